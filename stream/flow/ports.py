@@ -1,0 +1,75 @@
+"""The contracts between the engine and what plugs into it: sources, sinks, and where facts are told.
+
+These are protocols, so that a source or a sink depends on nothing but the shape of what it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from .frame import Incoming, Key, Result, RunEnd, RunStart, Failure
+
+
+class Facts(Protocol):
+    """Where a part of the pipeline tells what happened. The metrics turn facts into labels; nobody else does."""
+
+    def event(self, kind: str, n: int = 1) -> None:
+        """Count ``n`` of something worth knowing that is not the end of a frame.
+
+        ``kind`` is a short fixed word: ``missing`` (a gap in the sequence numbers), ``restart``, ``joined_late``,
+        ``no_end``, ``foreign`` (a message of a kind not meant for us), ``audit_full`` …
+        """
+
+
+class NoFacts:
+    """Facts nobody listens to, for tools and tests."""
+
+    def event(self, kind: str, n: int = 1) -> None:
+        """Forget it."""
+
+
+class Source(Protocol):
+    """Bytes in, Raw out. The engine calls every method from one thread, the source's own.
+
+    The engine calls ``open`` once, then ``read`` until it answers None or the daemon stops, then ``close`` once.
+    """
+
+    def open(self) -> None:
+        """Connect or bind. Raises ``OSError`` with endpoint and remedy when that is impossible (exit code 1)."""
+
+    def read(self, timeout: float) -> Sequence[Incoming] | None:
+        """Wait up to ``timeout`` seconds for at least one message, then give all that has already come (bounded).
+
+        Returns an empty list when nothing came, and None when nothing will ever come again. A message that cannot be
+        used is a ``Failure``, a frame that must not be analysed (stale, duplicate) a ``Discard``: every frame that
+        was read is in the answer exactly once. Never raises for what a sender sends.
+        """
+
+    def done(self, keys: Sequence[Key]) -> None:
+        """Every sink has these frames. Called from the sinks' thread; a stream does nothing."""
+
+    def close(self) -> None:
+        """Release sockets and files. Called once, also after an error."""
+
+
+class Sink(Protocol):
+    """Where results go. The engine calls every method from one thread, the sinks' own."""
+
+    def start(self, mark: RunStart) -> None:
+        """A run begins; its results follow, and none of another run before its end."""
+
+    def write(self, results: Sequence[Result]) -> Sequence[Failure]:
+        """Take results in order. Returns a ``Failure`` for each that should have been kept and could not be.
+
+        Never raises for a full disk or a failed file; an exception is a bug and ends the daemon with exit code 1.
+        """
+
+    def end(self, mark: RunEnd) -> None:
+        """The run is over and all its results were written: close its file."""
+
+    def flush(self) -> None:
+        """Make everything written so far visible to readers. Called about every second."""
+
+    def close(self) -> None:
+        """The last call, also after an abort: leave only files that open."""
