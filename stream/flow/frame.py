@@ -17,6 +17,10 @@ import numpy.typing as npt
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
+def _nothing() -> Mapping[str, Any]:
+    return EMPTY
+
+
 class Outcome(StrEnum):
     """How a frame ends. Every frame read ends as exactly one of these."""
 
@@ -67,7 +71,7 @@ class RunStart:
     """A run begins: what the sender said of the detector and the beam (SI units, names of the CXI file)."""
 
     run: str
-    info: Mapping[str, Any] = EMPTY
+    info: Mapping[str, Any] = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ class Raw:
     count: int = 1
     pulses: tuple[int, ...] = ()
     mask: Encoded | None = None
-    info: Mapping[str, Any] = EMPTY
+    info: Mapping[str, Any] = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +116,7 @@ class Frame:
     wall: float
     mask: npt.NDArray[np.uint32] | None = None
     chunk: Encoded | None = None
-    info: Mapping[str, Any] = EMPTY
+    info: Mapping[str, Any] = field(default_factory=_nothing)
     count: int = field(default=1, init=False)
 
 
@@ -131,7 +135,7 @@ class Result:
     score: float
     by: str = "model"
     weight: float = 0.0
-    found: Mapping[str, Any] = EMPTY
+    found: Mapping[str, Any] = field(default_factory=_nothing)
     count: int = field(default=1, init=False)
 
 
