@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from .frame import Incoming, Key, Result, RunEnd, RunStart, Failure
+from .frame import Failure, Incoming, Key, Result, RunEnd, RunStart
 
 
 class Facts(Protocol):
