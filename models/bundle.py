@@ -98,10 +98,10 @@ class Bundle:
 def save_bundle(directory: Path, name: str, module: torch.jit.ScriptModule, card: Mapping[str, object]) -> Path:
     """Write ``<name>.pt`` and ``<name>.json`` into ``directory`` and return the path of the ``.pt`` file.
 
-    ``module``: scripted or traced, in evaluation mode; ``forward`` takes (n, then the card's input shape). ``card`` holds the
-    fields of ``Card``; ``name``, ``sha256``, ``torch`` are filled in, ``created`` and ``tolerance`` where absent. Both
-    files are written beside their names and renamed, the card last. Raises ``BundleError`` (``card``) with all mistakes
-    of the card, before anything is written.
+    ``module``: scripted or traced, in evaluation mode; ``forward`` takes (n, then the card's input shape). ``card``
+    holds the fields of ``Card``; ``name``, ``sha256``, ``torch`` are filled in, ``created`` and ``tolerance`` where
+    absent. Both files are written beside their names and renamed, the card last. Raises ``BundleError`` (``card``) with
+    all mistakes of the card, before anything is written.
     """
     buffer = io.BytesIO()
     with quiet_torchscript():

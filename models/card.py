@@ -29,9 +29,9 @@ class CardError(ValueError):
 class CardInput:
     """What the module's ``forward`` takes: (n, then ``shape``) of ``dtype``, in the unit that ``name`` says.
 
-    ``name`` is ``photons`` for hits. ``normalisation`` says in words what the module does to its input first (it is part
-    of the module, so that nobody can forget it). ``pixel_um`` (pixel size in micrometres) and ``q_range_per_nm`` (lowest and highest momentum transfer
-    in 1/nm) are there when known.
+    ``name`` is ``photons`` for hits. ``normalisation`` says in words what the module does to its input first (it is
+    part of the module, so that nobody can forget it). ``pixel_um`` (pixel size in micrometres) and ``q_range_per_nm``
+    (lowest and highest momentum transfer in 1/nm) are there when known.
     """
 
     name: str
