@@ -21,7 +21,7 @@ _KINDS = {
     "pub": zmq.PUB,
     "rep": zmq.REP,
 }
-_REMEDIES = {
+_REMEDIES: dict[int, str] = {
     zmq.EADDRINUSE: "another process is bound to it: stop that one, or choose another port",
     zmq.EADDRNOTAVAIL: "no such address on this machine: bind to tcp://*:PORT or to one of its own addresses",
     zmq.EPROTONOSUPPORT: "unknown transport: use tcp://HOST:PORT or ipc://PATH",
