@@ -1,0 +1,282 @@
+"""Everything that is counted, in one home: the ledger, verdicts, latency, queues and stages, as Prometheus metrics.
+
+A stage tells a fact (``metrics.failed(failure)``); names and labels are chosen here only. Facts are told per batch and
+summed as plain numbers; Prometheus' own format is made when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from .channel import Channel
+from .frame import Failure, Outcome, Result
+from .ledger import Ledger, Tally
+
+LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+SCORE = (*(round(0.05 * i, 2) for i in range(1, 20)), 0.99, 1.0)
+
+
+class Histogram:
+    """Counts per bucket, added to in batches. ``edges`` are the upper bounds, ascending, without infinity."""
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        self.edges = np.asarray(edges, np.float64)
+        self.counts = np.zeros(len(edges) + 1, np.int64)
+        self.total = 0.0
+
+    def add(self, values: Sequence[float]) -> None:
+        """Count a batch of values."""
+        x = np.asarray(values, np.float64)
+        self.counts += np.bincount(np.searchsorted(self.edges, x, side="left"), minlength=len(self.counts))
+        self.total += float(x.sum())
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts as Prometheus wants them: (upper bound, count)."""
+        bounds = [repr(float(edge)) for edge in self.edges] + ["+Inf"]
+        return [(bound, float(n)) for bound, n in zip(bounds, np.cumsum(self.counts), strict=True)]
+
+
+class StageClock:
+    """Where a stage's time goes: busy with work, starved of input, blocked by what comes after. Seconds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.seconds = {"busy": 0.0, "starved": 0.0, "blocked": 0.0}
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Time the work inside."""
+        since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._add("busy", time.monotonic() - since)
+
+    def starved(self, seconds: float) -> None:
+        """The stage waited for input."""
+        self._add("starved", seconds)
+
+    def blocked(self, seconds: float) -> None:
+        """The stage waited for room behind it."""
+        if seconds:
+            self._add("blocked", seconds)
+
+    def _add(self, state: str, seconds: float) -> None:
+        with self._lock:
+            self.seconds[state] += seconds
+
+
+class Metrics:
+    """The facts of one daemon. Every method may be called from any thread.
+
+    ``labels`` names the model's answers in order (``"0", "1", "2", "3", "4+"``) for the verdict counters.
+    """
+
+    def __init__(self, beamline: str, labels: Sequence[str] = (), keep_failures: int = 20) -> None:
+        self.beamline = beamline
+        self.labels = tuple(labels)
+        self.ledger = Ledger()
+        self.first_failures: deque[Failure] = deque(maxlen=keep_failures)
+        self.started = time.monotonic()
+        self.last_read = self.started
+        self.on_failure: Callable[[Failure], None] | None = None
+        self.ready: Callable[[], bool] = lambda: False
+        self._lock = threading.Lock()
+        self._events: Counter[str] = Counter()
+        self._verdicts: Counter[tuple[str, str]] = Counter()
+        self._hits: Counter[str] = Counter()
+        self._latency = Histogram(LATENCY_S)
+        self._recent_latency: deque[float] = deque(maxlen=4096)
+        self._scores = Histogram(SCORE)
+        self._written: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+        self._stages: dict[str, StageClock] = {}
+        self._channels: list[Channel[Any]] = []
+        self._model: dict[str, str] = {}
+        self._failures_seen = 0
+
+    # --- facts -------------------------------------------------------------------------------------------------
+
+    def event(self, kind: str, n: int = 1) -> None:
+        """See ``Facts.event``."""
+        with self._lock:
+            self._events[kind] += n
+
+    def read(self, shots: int, nbytes: int) -> None:
+        """The source gave ``shots`` shots in ``nbytes`` bytes."""
+        self.last_read = time.monotonic()
+        self.ledger.read(shots)
+        with self._lock:
+            self._bytes["read"] += nbytes
+
+    def failed(self, failure: Failure) -> None:
+        """A shot could not be used."""
+        self.ledger.failed(failure.reason, failure.count)
+        if len(self.first_failures) < (self.first_failures.maxlen or 0):
+            self.first_failures.append(failure)
+            if self.on_failure:
+                self.on_failure(failure)
+
+    def dropped(self, reason: str, shots: int) -> None:
+        """Shots were left out on purpose."""
+        self.ledger.dropped(reason, shots)
+
+    def judged(self, results: Sequence[Result]) -> None:
+        """Verdicts were reached: count them by answer, and the time each shot waited for its own."""
+        now = time.monotonic()
+        waits = [now - result.frame.arrived for result in results]
+        scores = [result.score for result in results if result.by == "model"]
+        with self._lock:
+            for result in results:
+                label = result.found.get("label")
+                name = self.labels[label] if label is not None and label < len(self.labels) else "none"
+                self._verdicts[(result.by, name)] += 1
+                self._hits["hit" if result.outcome is Outcome.ACCEPTED else "miss"] += 1
+            self._latency.add(waits)
+            self._recent_latency.extend(waits)
+            if scores:
+                self._scores.add(scores)
+
+    def ended(self, results: Sequence[Result]) -> None:
+        """Every sink has what it keeps of these results."""
+        accepted = sum(result.outcome is Outcome.ACCEPTED for result in results)
+        self.ledger.ended(accepted, len(results) - accepted)
+
+    def wrote(self, what: str, n: int = 1, nbytes: int = 0) -> None:
+        """A sink kept ``n`` of ``what`` (``hit``, ``random_miss``, ``file``) in ``nbytes`` bytes."""
+        with self._lock:
+            self._written[what] += n
+            self._bytes["written"] += nbytes
+
+    def stage(self, name: str) -> StageClock:
+        """The clock of the stage of that name."""
+        with self._lock:
+            return self._stages.setdefault(name, StageClock())
+
+    def channel(self, channel: Channel[Any]) -> None:
+        """Watch this queue."""
+        self._channels.append(channel)
+
+    def model(self, **info: str) -> None:
+        """Which model answers: name, version, hash, device, dtype."""
+        self._model = info
+
+    # --- answers -----------------------------------------------------------------------------------------------
+
+    def tally(self) -> Tally:
+        """The ledger now."""
+        return self.ledger.tally()
+
+    def events(self) -> Mapping[str, int]:
+        """Counts by kind of event."""
+        with self._lock:
+            return dict(self._events)
+
+    def hits(self) -> tuple[int, int]:
+        """(hits, shots judged)."""
+        with self._lock:
+            return self._hits["hit"], self._hits.total()
+
+    def verdicts(self) -> Mapping[tuple[str, str], int]:
+        """Counts by (who decided, answer)."""
+        with self._lock:
+            return dict(self._verdicts)
+
+    def written(self) -> Mapping[str, int]:
+        """Counts by what was kept."""
+        with self._lock:
+            return dict(self._written)
+
+    def latency(self, *quantiles: float) -> list[float]:
+        """Quantiles (0..1) of the last few thousand waits from arrival to verdict, in seconds; NaN before the first."""
+        with self._lock:
+            recent = np.fromiter(self._recent_latency, np.float64)
+        return [float(np.quantile(recent, q)) if len(recent) else float("nan") for q in quantiles]
+
+    def depths(self) -> list[tuple[str, int, int]]:
+        """(queue, shots waiting, capacity)."""
+        return [(channel.name, channel.depth, channel.size) for channel in self._channels]
+
+    def bottleneck(self) -> str:
+        """The stage that was busy the longest, or the empty string before there is one."""
+        with self._lock:
+            stages = {name: clock.seconds["busy"] for name, clock in self._stages.items()}
+        return max(stages, key=lambda name: stages[name], default="")
+
+    def registry(self) -> CollectorRegistry:
+        """A Prometheus registry that holds exactly these metrics."""
+        registry = CollectorRegistry()
+        registry.register(self)
+        return registry
+
+    def collect(self) -> Iterable[Metric]:
+        """Prometheus' view (``prometheus_client`` calls this at every scrape)."""
+        tally = self.tally()
+        yield counter("beamsieve_frames_read", "Shots read from the source.", [((), tally.read)])
+        outcomes = [((str(name),), getattr(tally, name)) for name in Outcome]
+        yield counter("beamsieve_frames", "Shots by how they ended.", outcomes, "outcome")
+        yield counter("beamsieve_frames_failed", "Unusable shots by reason.", single(tally.failures), "reason")
+        yield counter("beamsieve_frames_dropped", "Left-out shots by reason.", single(tally.drops), "reason")
+        yield gauge("beamsieve_frames_in_flight", "Shots read that have not ended yet.", [((), tally.in_flight)])
+        with self._lock:
+            yield counter("beamsieve_source_events", "What happened at the source.", single(self._events), "kind")
+            hits = single({"hit": 0, "miss": 0} | dict(self._hits))
+            yield counter("beamsieve_verdicts", "Shots judged, hit or miss.", hits, "verdict")
+            answers = [((by, label), n) for (by, label), n in self._verdicts.items()]
+            yield counter("beamsieve_answers", "Shots by who judged them and the answer.", answers, "by", "label")
+            yield counter("beamsieve_written", "What the sinks kept.", single(self._written), "what")
+            yield counter("beamsieve_bytes", "Bytes read and written.", single(self._bytes), "direction")
+            yield histogram("beamsieve_latency_seconds", "From arrival to verdict.", self._latency)
+            yield histogram("beamsieve_score", "Scores of the model.", self._scores)
+            times = [((s, state), t) for s, clock in self._stages.items() for state, t in clock.seconds.items()]
+            yield counter("beamsieve_stage_seconds", "Where each stage's time goes.", times, "stage", "state")
+            if self._model:
+                yield gauge(
+                    "beamsieve_model_info", "The model that answers.", [(tuple(self._model.values()), 1)], *self._model
+                )
+        depths = self.depths()
+        yield gauge("beamsieve_queue_depth", "Shots waiting.", [((n,), d) for n, d, _ in depths], "queue")
+        yield gauge("beamsieve_queue_capacity", "Shots that fit.", [((n,), c) for n, _, c in depths], "queue")
+        idle = time.monotonic() - self.last_read
+        yield gauge("beamsieve_source_silent_seconds", "Time since the source last gave a shot.", [((), idle)])
+        yield gauge("beamsieve_ready", "1 when ready, as /readyz says.", [((), float(self.ready()))])
+
+
+Rows = Iterable[tuple[tuple[str, ...], float]]
+
+
+def single(counts: Mapping[str, float]) -> Rows:
+    """Rows with one label from a mapping."""
+    return [((name,), n) for name, n in counts.items()]
+
+
+def counter(name: str, text: str, rows: Rows, *labels: str) -> Metric:
+    """A counter family."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, n in rows:
+        family.add_metric(values, n)
+    return family
+
+
+def gauge(name: str, text: str, rows: Rows, *labels: str) -> Metric:
+    """A gauge family."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, n in rows:
+        family.add_metric(values, n)
+    return family
+
+
+def histogram(name: str, text: str, data: Histogram) -> Metric:
+    """A histogram family without labels."""
+    family = HistogramMetricFamily(name, text, labels=())
+    family.add_metric([], buckets=data.buckets(), sum_value=data.total)
+    return family

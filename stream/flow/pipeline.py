@@ -1,0 +1,223 @@
+"""The pipeline: a source, stages and sinks, a thread each, a bounded channel on every arrow.
+
+Stopping is an event. The source ends, each stage sees its inlet closed and empty and closes its outlet, the sinks get
+what is left and close: everything read is accounted for. ``abort`` gives up on what is in flight, and counts it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .channel import Channel, Closed, WhenFull
+from .frame import Discard, Failure, Incoming, Result, RunEnd, RunStart
+from .metrics import Metrics
+from .ports import Sink, Source
+from .stages import AccountingError, Stage, count_shots, keep_order, weigh
+
+log = logging.getLogger(__name__)
+
+SOURCE_WAIT_S = 0.1
+SINK_BURST = 512
+
+
+class Pipeline:
+    """Runs ``source`` through ``stages`` into ``sinks``.
+
+    ``queue`` is the capacity of every channel in shots; ``when_full`` what the first one does, behind the source:
+    later ones always wait. ``warm_up`` runs before the first read, in the caller's thread of ``start``.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        stages: Sequence[Stage],
+        sinks: Sequence[Sink],
+        metrics: Metrics,
+        *,
+        queue: int = 1024,
+        when_full: WhenFull = WhenFull.DROP_OLDEST,
+        flush_s: float = 1.0,
+        warm_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.metrics = metrics
+        self.finished = threading.Event()
+        self.error: BaseException | None = None
+        self._source = source
+        self._stages = stages
+        self._sinks = sinks
+        self._flush_s = flush_s
+        self._warm_up = warm_up
+        self._stop = threading.Event()
+        self._aborted = threading.Event()
+        self._channels: list[Channel[Any]] = []
+        first = self._channel("source", queue, when_full)
+        self._bodies: list[tuple[str, Callable[[], None]]] = []
+        inlet = first
+        for stage in stages:
+            stage.channels(self._channel)
+            outlet = self._channel(stage.name, queue)
+            self._bodies += stage.threads(inlet, outlet, metrics)
+            inlet = outlet
+        self._bodies = [("source", lambda: self._read(first)), *self._bodies, ("sinks", lambda: self._sink(inlet))]
+        self._threads: list[threading.Thread] = []
+        self._alive = 0
+        self._lock = threading.Lock()
+        self.warm = False
+
+    def start(self) -> None:
+        """Warm up, then start every thread. Raises what ``warm_up`` or ``Source.open`` raise."""
+        self._warm_up()
+        self.warm = True
+        self._source.open()
+        self.metrics.last_read = time.monotonic()
+        self._threads = [
+            threading.Thread(target=self._guard, args=body, name=body[0], daemon=True) for body in self._bodies
+        ]
+        self._alive = len(self._threads)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ask the source to end; everything already read is drained. Returns at once."""
+        self._stop.set()
+
+    def abort(self) -> None:
+        """Drop what is in flight and end. Returns at once."""
+        self._aborted.set()
+        self._stop.set()
+        for channel in self._channels:
+            channel.abort()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until every thread has ended; True when they have."""
+        return self.finished.wait(timeout)
+
+    def settle(self) -> int:
+        """Count what never came out as dropped; returns how many shots. Call once, at the very end."""
+        return self.metrics.ledger.settle("abort")
+
+    def run(self) -> None:
+        """Start, wait for the end of the source, and raise what went wrong, for tools without a daemon around them."""
+        self.start()
+        self.wait()
+        self.settle()
+        if self.error:
+            raise self.error
+
+    def _channel(self, name: str, size: int, when_full: WhenFull = WhenFull.WAIT) -> Channel[Any]:
+        def lost(items: Sequence[Any]) -> None:
+            self.metrics.dropped("abort" if channel.aborted else "full", sum(map(weigh, items)))
+
+        channel: Channel[Any] = Channel(name, size, when_full, weigh=weigh, on_drop=lost)
+        self._channels.append(channel)
+        self.metrics.channel(channel)
+        return channel
+
+    def _guard(self, name: str, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except BaseException as error:
+            log.exception("stage %s failed: a bug, not bad data; the daemon ends", name)
+            with self._lock:
+                self.error = self.error or error
+            self.abort()
+        with self._lock:
+            self._alive -= 1
+            over = self._alive == 0
+        if over:
+            self.finished.set()
+
+    def _read(self, outlet: Channel[Any]) -> None:
+        clock = self.metrics.stage("source")
+        run: str | None = None
+        try:
+            while not self._stop.is_set():
+                since = time.monotonic()
+                items = self._source.read(SOURCE_WAIT_S)
+                if items is None:
+                    break
+                if not items:
+                    clock.starved(time.monotonic() - since)
+                    continue
+                run = self._take(items, outlet, run)
+            if run is not None:
+                outlet.put([RunEnd(run, "stopped" if self._stop.is_set() else "end")])
+        finally:
+            self._source.close()
+        outlet.close()
+
+    def _take(self, items: Sequence[Incoming], outlet: Channel[Any], run: str | None) -> str | None:
+        good: list[Any] = []
+        shots = nbytes = 0
+        for item in items:
+            if isinstance(item, RunStart):
+                run = item.run
+            elif isinstance(item, RunEnd):
+                run = None
+            else:
+                shots += item.count
+            if isinstance(item, Failure | Discard):
+                continue
+            good.append(item)
+            if not isinstance(item, RunStart | RunEnd):
+                nbytes += len(item.image.buffer)
+        if shots:
+            self.metrics.read(shots, nbytes)
+        for item in items:
+            if isinstance(item, Failure):
+                self.metrics.failed(item)
+            elif isinstance(item, Discard):
+                self.metrics.dropped(item.reason, item.count)
+        if good:
+            self.metrics.stage("source").blocked(outlet.put(good))
+        return run
+
+    def _sink(self, inlet: Channel[Any]) -> None:
+        clock = self.metrics.stage("sinks")
+        flushed = time.monotonic()
+        try:
+            while True:
+                since = time.monotonic()
+                try:
+                    items = inlet.get(SINK_BURST, max(0.0, flushed + self._flush_s - since))
+                except Closed:
+                    break
+                clock.starved(time.monotonic() - since)
+                with clock.busy():
+                    for kind, some in keep_order(items):
+                        if kind is Result:
+                            self._write(some)
+                        elif kind is RunStart:
+                            self._mark(some)
+                        else:
+                            raise AccountingError(f"{count_shots(some)} shots reached the sinks without a verdict")
+                    if time.monotonic() - flushed >= self._flush_s:
+                        for sink in self._sinks:
+                            sink.flush()
+                        flushed = time.monotonic()
+        finally:
+            for sink in self._sinks:
+                sink.close()
+
+    def _mark(self, marks: Sequence[Any]) -> None:
+        for mark in marks:
+            for sink in self._sinks:
+                sink.start(mark) if isinstance(mark, RunStart) else sink.end(mark)
+
+    def _write(self, results: Sequence[Result]) -> None:
+        failures = [failure for sink in self._sinks for failure in sink.write(results)]
+        good = results
+        if failures:
+            # By key and at most once each: two sinks may fail on one frame, and a frame ends once.
+            failed = {failure.key: failure for failure in reversed(failures)}
+            good = [result for result in results if result.frame.key not in failed]
+            for result in results:
+                if result.frame.key in failed:
+                    self.metrics.failed(replace(failed[result.frame.key], count=1))
+        self.metrics.ended(good)
+        self._source.done([result.frame.key for result in good])
