@@ -1,0 +1,236 @@
+"""A daemon's life: signals, readiness, the grace period, the exit code, and /metrics /healthz /readyz.
+
+Exit codes: 0 drained, 1 a bug or a resource that is not there, 2 a wrong configuration (decided before it gets here).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import FrameType
+
+from prometheus_client import exposition
+from pydantic import Field
+
+from .flow.metrics import Metrics
+from .flow.pipeline import Pipeline
+from .flow.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DRAINED, BROKEN, WRONG_CONFIG = 0, 1, 2
+
+
+class ServiceSettings(Settings):
+    """How the daemon lives and dies, and where it says how it is."""
+
+    host: str = Field("127.0.0.1", description="address /metrics, /healthz and /readyz listen on")
+    port: int = Field(9464, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0 takes a free one")
+    grace_s: float = Field(
+        20, gt=0, description="time to drain after SIGTERM; at three quarters of it the rest is dropped"
+    )
+    silent_s: float = Field(30, gt=0, description="not ready when the source gave no shot for this long")
+    failure_limit: float = Field(
+        0.05, ge=0, le=1, description="not ready when more than this share of the last minute's shots failed"
+    )
+
+
+class Readiness:
+    """Decides whether the daemon is ready to be relied on, and says why not.
+
+    Ready only after warm-up; not ready while the share of failed shots of the last minute is over its limit, while the
+    source is silent for too long, or while a sink cannot keep what it is given. ``now`` is a monotonic clock, seconds.
+    """
+
+    WINDOW_S = 60.0
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: ServiceSettings,
+        sinks_say: Callable[[], str | None] = lambda: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pipeline = pipeline
+        self._settings = settings
+        self._sinks_say = sinks_say
+        self._now = now
+        self._past: deque[tuple[float, int, int]] = deque([(now(), 0, 0)])
+        self._lock = threading.Lock()
+
+    def problems(self) -> list[str]:
+        """Why not ready; empty when ready."""
+        if not self._pipeline.warm:
+            return ["warming up: the model has not run yet"]
+        if self._pipeline.finished.is_set():
+            return ["stopped"]
+        found = []
+        silent = self._now() - self._pipeline.metrics.last_read
+        if silent > self._settings.silent_s:
+            found.append(f"source silent for {silent:.0f} s (limit {self._settings.silent_s:g} s)")
+        failed, read = self._last_minute()
+        if read and failed > self._settings.failure_limit * read:
+            reasons = self._pipeline.metrics.tally().failures
+            worst = max(reasons, key=lambda reason: reasons[reason])
+            found.append(
+                f"{failed} of the last {read} shots failed (limit {self._settings.failure_limit:.1%}), mostly {worst}"
+            )
+        said = self._sinks_say()
+        return [*found, said] if said else found
+
+    def _last_minute(self) -> tuple[int, int]:
+        tally = self._pipeline.metrics.tally()
+        now = self._now()
+        with self._lock:
+            if now - self._past[-1][0] >= 1:
+                self._past.append((now, tally.failed, tally.read))
+            while len(self._past) > 1 and self._past[1][0] <= now - self.WINDOW_S:
+                self._past.popleft()
+            _, failed, read = self._past[0]
+        return tally.failed - failed, tally.read - read
+
+
+class Server:
+    """Answers /metrics, /healthz and /readyz in threads of its own."""
+
+    def __init__(self, settings: ServiceSettings, metrics: Metrics, problems: Callable[[], list[str]]) -> None:
+        registry = metrics.registry()
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 10
+
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
+                    encode, kind = exposition.choose_encoder(self.headers.get("Accept", ""))
+                    self._say(200, encode(registry), kind)
+                elif path == "/healthz":
+                    self._json(200, {"alive": True, "beamline": metrics.beamline})
+                elif path == "/readyz":
+                    found = problems()
+                    self._json(503 if found else 200, {"ready": not found, "problems": found})
+                else:
+                    self._json(404, {"error": "not here; try /metrics, /healthz or /readyz"})
+
+            def _json(self, code: int, body: dict[str, object]) -> None:
+                self._say(code, json.dumps(body).encode() + b"\n", "application/json")
+
+            def _say(self, code: int, body: bytes, kind: str) -> None:
+                self.send_response(code)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                log.debug(format, *args)
+
+        try:
+            self._server = ThreadingHTTPServer((settings.host, settings.port), Handler)
+        except OSError as error:
+            raise OSError(
+                f"service.port: cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+                "is another daemon running? choose another port (0 takes a free one)"
+            ) from None
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="http", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@contextmanager
+def signals(stop: threading.Event) -> Iterator[None]:
+    """While inside, SIGTERM and SIGINT set ``stop`` and do nothing else; a second one ends the process as usual."""
+
+    def heard(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [(number, signal.signal(number, heard)) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def serve(
+    pipeline: Pipeline,
+    settings: ServiceSettings,
+    *,
+    stop: threading.Event | None = None,
+    sinks_say: Callable[[], str | None] = lambda: None,
+    show: Callable[[Pipeline, Sequence[str]], None] | None = None,
+    show_s: float = 1.0,
+    ready: Callable[[int], None] | None = None,
+) -> int:
+    """Run a pipeline as a daemon until its source ends or a signal comes; returns the exit code.
+
+    ``show`` is called every ``show_s`` seconds with what keeps the daemon from being ready; ``ready`` once, with the
+    port, when the daemon runs.
+    """
+    stop = stop or threading.Event()
+    readiness = Readiness(pipeline, settings, sinks_say)
+    pipeline.metrics.ready = lambda: not readiness.problems()
+    try:
+        server = Server(settings, pipeline.metrics, readiness.problems)
+    except OSError as error:
+        log.error("%s", error)
+        return BROKEN
+    try:
+        with signals(stop):
+            try:
+                pipeline.start()
+            except OSError as error:
+                log.error("%s", error)
+                return BROKEN
+            log.info("running; metrics on http://%s:%d/metrics", settings.host, server.port)
+            if ready:
+                ready(server.port)
+            _until_over(pipeline, stop, lambda: show(pipeline, readiness.problems()) if show else None, show_s)
+            _drain(pipeline, settings.grace_s)
+        left = pipeline.settle()
+        if left:
+            log.warning("%d shots were in flight and are counted as dropped (abort)", left)
+        return BROKEN if pipeline.error else DRAINED
+    finally:
+        server.close()
+
+
+def _until_over(pipeline: Pipeline, stop: threading.Event, show: Callable[[], None], show_s: float) -> None:
+    # One event ends the waiting, whoever sets it: a signal, or the pipeline's own end.
+    def watch() -> None:
+        pipeline.wait()
+        stop.set()
+
+    threading.Thread(target=watch, name="watch", daemon=True).start()
+    while not stop.wait(show_s):
+        show()
+    show()
+
+
+def _drain(pipeline: Pipeline, grace_s: float) -> None:
+    pipeline.stop()
+    if pipeline.wait(0.75 * grace_s):
+        return
+    in_flight = pipeline.metrics.tally().in_flight
+    log.warning("grace period: aborting with %d shots in flight after %g s", in_flight, 0.75 * grace_s)
+    pipeline.abort()
+    if not pipeline.wait(0.25 * grace_s):
+        log.error("a stage did not end within the grace period; its files were flushed at most a second before")

@@ -1,0 +1,83 @@
+"""The live line: what the beam is doing, in one line of a terminal, once a second."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from .flow.metrics import Metrics
+from .flow.pipeline import Pipeline
+from .flow.rates import Rate, Window
+
+
+def percent(rate: Rate) -> str:
+    """A hit rate with its 95 % interval, as ``5.1 % [4.2, 6.1]``."""
+    if not rate.shots:
+        return "– %"
+    low, high = rate.interval
+    return f"{100 * rate.fraction:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+class LiveLine:
+    """Prints the live line: rewritten in place on a terminal, one line every ``every_s`` seconds into a file or pipe.
+
+    Rate of shots, hit rate with Wilson's 95 % interval over the last ten seconds and over all, answers by class,
+    losses, latency from arrival to verdict (median and 99th percentile), queues, and why it is not ready.
+    """
+
+    def __init__(self, metrics: Metrics, out: TextIO | None = None, every_s: float = 5.0) -> None:
+        self._metrics = metrics
+        self._out = out or sys.stderr
+        self._tty = self._out.isatty()
+        self._every_s = every_s
+        now = time.monotonic()
+        self._window = Window(10, now)
+        self._read = Window(10, now)
+        self._printed = -float("inf")
+
+    def __call__(self, pipeline: Pipeline, problems: Sequence[str]) -> None:
+        """Show the state now (the ``show`` of ``serve``)."""
+        now = time.monotonic()
+        text = self.text(now, problems)
+        if self._tty:
+            width = shutil.get_terminal_size((160, 24)).columns
+            self._out.write("\r\x1b[K" + text[: width - 1])
+            if pipeline.finished.is_set():
+                self._out.write("\n")
+            self._out.flush()
+        elif now - self._printed >= self._every_s or pipeline.finished.is_set():
+            self._printed = now
+            self._out.write(text + "\n")
+            self._out.flush()
+
+    def text(self, now: float, problems: Sequence[str] = ()) -> str:
+        """The line at ``now`` (monotonic seconds)."""
+        tally = self._metrics.tally()
+        hits, shots = self._metrics.hits()
+        last = self._window.rate(now, hits, shots)
+        speed = self._read.rate(now, 0, tally.read)
+        overall = Rate(hits, shots, now - self._metrics.started)
+        parts = [
+            f"{speed.per_second:6.1f} shots/s",
+            f"hits {percent(last)}",
+            f"all {percent(overall)}",
+            self._answers(),
+        ]
+        parts.append(f"dropped {tally.dropped} failed {tally.failed}")
+        median, p99 = self._metrics.latency(0.5, 0.99)
+        if shots:
+            parts.append(f"latency {1000 * median:.1f}/{1000 * p99:.1f} ms")
+        queued = {name: depth for name, depth, _ in self._metrics.depths() if depth}
+        parts.append("queued " + (" ".join(f"{name} {depth}" for name, depth in queued.items()) or "0"))
+        if problems:
+            parts.append("NOT READY: " + "; ".join(problems))
+        return " │ ".join(parts)
+
+    def _answers(self) -> str:
+        counts: dict[str, int] = dict.fromkeys(self._metrics.labels, 0)
+        for (_, label), n in self._metrics.verdicts().items():
+            counts[label] = counts.get(label, 0) + n
+        return "particles " + " ".join(f"{label}:{n}" for label, n in counts.items() if label in self._metrics.labels)
