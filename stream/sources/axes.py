@@ -2,8 +2,9 @@
 
 European XFEL's detectors come in two orders. Online, calibrated trains are (module, fs, ss, pulse); in files, and
 from bridges that reshape, they are (pulse, module, ss, fs); raw AGIPD and LPD files carry one more axis after the
-pulses, for signal and gain (AGIPD) or of extent one (LPD). A module is ss × fs pixels: 512 × 128 (AGIPD), 128 × 512 (DSSC),
-256 × 256 (LPD). Source: karabo-bridge's simulated detectors, EXtra-data's stacking, EXtra-foam's image assembler.
+pulses, for signal and gain (AGIPD) or of extent one (LPD). A module is ss × fs pixels: 512 × 128 (AGIPD),
+128 × 512 (DSSC), 256 × 256 (LPD). Source: karabo-bridge's simulated detectors, EXtra-data's stacking, EXtra-foam's
+image assembler.
 """
 
 from __future__ import annotations

@@ -1,0 +1,261 @@
+"""karabo-bridge, European XFEL's ZeroMQ stream of trains: REQ/REP, PUB/SUB and PUSH/PULL, all protocol versions.
+
+A bridge that answers requests (REP) gives every train to one client only: a second client, also a forgotten one, takes
+trains away from the first, which shows as ``missing`` numbers. PUB drops trains silently when we are slow, REP sends
+only what is asked for. Nothing on the wire says that a run is over (see ``runs.RunClock``).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import zmq
+from pydantic import Field
+
+from ..flow.frame import BadData, Discard, Failure, Incoming, Key, Raw, RunEnd, RunStart
+from ..flow.ports import Facts
+from .runs import RunClock
+from .sockets import open_socket
+from .train_settings import TrainSettings
+from .trains import Reading, TrainReader, value_of
+from .wire.karabo import Part, Train, decode
+
+log = logging.getLogger(__name__)
+
+_MOST_MESSAGES = 64
+_MOST_BYTES = 256 * 10**6
+_RECONNECT_S = 0.2
+
+
+class KaraboSettings(TrainSettings):
+    """A karabo-bridge, and the detector in its trains."""
+
+    kind: Literal["karabo"] = Field(default="karabo", description="karabo-bridge")
+    pattern: Literal["req", "sub", "pull"] = Field(
+        default="req", description="our side of the socket pair: req (server REP), sub (PUB) or pull (PUSH)"
+    )
+    hwm: int = Field(default=2, ge=1, description="trains ZeroMQ may hold for us; each can be over a gigabyte")
+    train_step: int = Field(default=1, ge=1, description="train ids between two trains that are sent; 10 Hz: 1")
+    idle_s: float = Field(default=30.0, gt=0, description="the run is over when no train came for so long")
+    request_timeout_s: float = Field(
+        default=60.0, gt=0, description="ask again when a request stays unanswered; a short time loses trains (req)"
+    )
+    run_source: str | None = Field(default=None, description="source that says the run number, if the bridge sends it")
+    run_key: str = Field(default="runDetails.runId.value", description="property of run_source with the run number")
+
+
+class KaraboSource:
+    """The karabo-bridge as a ``Source``. ``feed`` is the whole of it but the socket, for replays and tests."""
+
+    def __init__(self, settings: KaraboSettings, facts: Facts) -> None:
+        self._settings, self._facts = settings, facts
+        self._reader = TrainReader(settings)
+        self._clock = RunClock(settings.train_step, settings.idle_s)
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._poller = zmq.Poller()
+        self._asked = 0.0
+        self._lost = self._warned = False
+
+    def open(self) -> None:
+        """Connect (or bind), and ask for the first train. Raises ``OSError`` with endpoint and remedy."""
+        self._context = zmq.Context()
+        self._connect()
+
+    def read(self, timeout: float) -> Sequence[Incoming]:
+        """Trains that came within ``timeout`` seconds, or the end of a run that fell silent. Never None."""
+        found = self._receive(timeout)
+        if not found and (run := self._clock.silent(time.monotonic())):
+            found.append(RunEnd(run, "idle"))
+        return found
+
+    def feed(self, parts: Sequence[Part], arrived: float, wall: float) -> list[Incoming]:
+        """Read one message that ``arrived`` (monotonic s, ``wall`` in s since 1970). Never raises for its content."""
+        found: list[Incoming] = []
+        if run := self._clock.silent(arrived):
+            found.append(RunEnd(run, "idle"))
+        try:
+            train = decode(parts, self._wanted)
+            if not any(map(self._reader.is_detector, train.names)):
+                self._foreign(train)
+                return found
+            train_id = self._reader.train_id(train)
+            if train_id is None:
+                raise BadData("train_id", f"{self._settings.source}: no train id in metadata or image.trainId")
+        except BadData as bad:
+            found.append(Failure(Key(self._clock.run, -1), bad.reason, bad.detail, raw=tuple(parts)))
+            return found
+        return found + self._sorted(train, train_id, parts, arrived, wall)
+
+    def finish(self) -> list[Incoming]:
+        """The end of the open run, where nothing more will ever come (a replay)."""
+        run = self._clock.finish()
+        return [RunEnd(run)] if run else []
+
+    def done(self, keys: Sequence[Key]) -> None:
+        """A stream keeps no record of what was done."""
+
+    def close(self) -> None:
+        """Close socket and context."""
+        self._disconnect()
+        if self._context is not None:
+            self._context.destroy(linger=0)
+            self._context = None
+
+    def _wanted(self, source: str) -> bool:
+        return source == self._settings.run_source or self._reader.wanted(source)
+
+    def _sorted(
+        self, train: Train, train_id: int, parts: Sequence[Part], arrived: float, wall: float
+    ) -> list[Incoming]:
+        """The train with the marks of its run, or why it is not to be used."""
+        reading: Reading | None = None
+        bad: BadData | None = None
+        try:
+            reading = self._reader.read(train, train_id)
+        except BadData as error:
+            bad = error
+        if bad is not None and not self._clock.run:
+            return [Failure(Key("", train_id), bad.reason, bad.detail, raw=tuple(parts))]
+        found = self._marks(train, train_id, reading, arrived, wall)
+        key = Key(self._clock.run, train_id)
+        if found is None:
+            return [Discard(key, "duplicate", reading.count if reading else 1)]
+        if reading is not None and reading.count:
+            found.append(self._raw(key, reading, arrived, wall))
+        elif reading is not None:
+            self._facts.event("no_pulses")
+        elif bad is not None:
+            found.append(Failure(key, bad.reason, bad.detail, raw=tuple(parts)))
+        return found
+
+    def _marks(
+        self, train: Train, train_id: int, reading: Reading | None, arrived: float, wall: float
+    ) -> list[Incoming] | None:
+        """What the train's number says of the run; None for a train that came before."""
+        before = self._clock.run
+        seen = self._clock.see(train_id, arrived, wall, self._run_number(train))
+        if seen.duplicate:
+            return None
+        if seen.missing:
+            self._facts.event("missing", seen.missing)
+        if seen.late:
+            self._facts.event("late")
+        if seen.ended == "aborted":
+            self._facts.event("restart")
+        found: list[Incoming] = [RunEnd(before, seen.ended)] if seen.ended else []
+        if seen.opened:
+            found.append(RunStart(self._clock.run, self._described(reading)))
+        return found
+
+    def _described(self, reading: Reading | None) -> dict[str, Any]:
+        info: dict[str, Any] = {"source": self._settings.source, "first_train_timestamp": None}
+        if reading is not None:
+            info |= {
+                "first_train_timestamp": reading.info["timestamp"],
+                "axes": reading.axes,
+                "train_shape": reading.image.shape,
+                "dtype": reading.image.dtype.str,
+            }
+        return info
+
+    def _raw(self, key: Key, reading: Reading, arrived: float, wall: float) -> Raw:
+        return Raw(key, reading.image, arrived, wall, reading.count, reading.pulses, reading.mask, reading.info)
+
+    def _run_number(self, train: Train) -> int | None:
+        if self._settings.run_source is None:
+            return None
+        number = value_of(train, self._settings.run_source, self._settings.run_key)
+        return int(number) if isinstance(number, int | float) and number >= 0 else None
+
+    def _foreign(self, train: Train) -> None:
+        self._facts.event("foreign")
+        if not self._warned:
+            self._warned = True
+            there = ", ".join(train.names)[:500] or "none"
+            log.warning("no source in the train matches %r; it holds: %s", self._settings.source, there)
+
+    def _receive(self, timeout: float) -> list[Incoming]:
+        """All that has come, up to a bound; a broken or overdue request is made again on a new socket."""
+        ready = dict(self._poller.poll(int(timeout * 1000)))
+        if self._monitor in ready:
+            self._disconnected()
+        if self._socket not in ready:
+            self._ask_again(time.monotonic())
+            return []
+        found: list[Incoming] = []
+        messages = size = 0
+        while messages < _MOST_MESSAGES and size < _MOST_BYTES:
+            parts = self._message()
+            if parts is None:
+                break
+            messages += 1
+            size += sum(part.nbytes for part in parts)
+            found += self.feed(parts, time.monotonic(), time.time())
+        return found
+
+    def _message(self) -> list[memoryview] | None:
+        assert self._socket is not None
+        try:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        self._lost = False
+        if self._settings.pattern == "req":
+            self._ask()  # before reading this train, so that the next one is under way meanwhile
+        return [frame.buffer for frame in frames]
+
+    def _disconnected(self) -> None:
+        assert self._monitor is not None
+        while self._monitor.poll(0):
+            self._monitor.recv_multipart(zmq.NOBLOCK)
+            self._facts.event("disconnected")
+            self._lost = True
+
+    def _ask_again(self, now: float) -> None:
+        """A server that goes away takes our request with it; a new socket asks again, but not in a tight loop."""
+        if self._settings.pattern != "req":
+            return
+        overdue = now - self._asked > self._settings.request_timeout_s
+        if overdue or (self._lost and now - self._asked > _RECONNECT_S):
+            self._disconnect()
+            self._connect()
+
+    def _ask(self) -> None:
+        assert self._socket is not None
+        self._socket.send(b"next", zmq.NOBLOCK)
+        self._asked = time.monotonic()
+
+    def _connect(self) -> None:
+        assert self._context is not None
+        s = self._settings
+        self._socket = open_socket(
+            self._context,
+            s.pattern,
+            s.endpoint,
+            bind=s.bind,
+            curve=s.curve,
+            hwm=s.hwm,
+            max_message_mb=s.max_message_mb,
+        )
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        self._lost = False
+        if s.pattern == "req":
+            self._ask()
+
+    def _disconnect(self) -> None:
+        if self._socket is None:
+            return
+        if self._monitor is not None:
+            self._poller.unregister(self._monitor)
+            self._socket.disable_monitor()
+            self._monitor = None
+        self._poller.unregister(self._socket)
+        self._socket.close(linger=0)
+        self._socket = None
