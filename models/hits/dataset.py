@@ -48,7 +48,7 @@ def generate(
         done += 1
         if progress is not None:
             progress(min(n, done * recipe.per_model), n)
-    return join([p for p in parts if p is not None]).first(n)
+    return join([p for p in parts if p is not None]).part(slice(0, n))
 
 
 def _cores() -> int:

@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 SIDE = 128
 INPUTS = ("linear", "sqrt", "log")
 # Channels and stride of the four blocks of two convolutions.
-BLOCKS = ((32, 2), (32, 2), (64, 1), (64, 2))
+BLOCKS = ((32, 2), (32, 1), (64, 2), (64, 2))
 
 
 class Convolution(nn.Module):

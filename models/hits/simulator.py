@@ -68,10 +68,17 @@ class Patterns:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, n: int) -> Patterns:
-        """The first n patterns."""
-        keep = [a[:n] for a in (self.images, self.labels, self.model_id, self.shape_id, self.photons)]
-        return Patterns(*keep, self.masks, self.shapes)  # type: ignore[arg-type]
+    def part(self, chosen: slice) -> Patterns:
+        """A run of consecutive patterns; ``masks`` stays whole, so ``model_id`` keeps its meaning."""
+        return Patterns(
+            self.images[chosen],
+            self.labels[chosen],
+            self.model_id[chosen],
+            self.shape_id[chosen],
+            self.photons[chosen],
+            self.masks,
+            self.shapes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +153,21 @@ def simulate_block(
 
 
 def join(parts: Sequence[Patterns]) -> Patterns:
-    """Blocks in the order given, ``model_id`` renumbered to rows of the joined ``masks``."""
-    ids = [np.full(len(p), i, dtype=np.int32) for i, p in enumerate(parts)]
+    """Blocks or data sets in the order given; ``model_id`` counts on from one to the next, only models in use stay."""
+    ids, masks, offset = [], [], 0
+    for p in parts:
+        used, index = np.unique(p.model_id, return_inverse=True)
+        # A single block is numbered by its place in the data set, but brings one mask.
+        masks.append(p.masks[used] if len(p.masks) > 1 else np.repeat(p.masks, len(used), axis=0))
+        ids.append((index + offset).astype(np.int32))
+        offset += len(used)
     return Patterns(
         images=np.concatenate([p.images for p in parts]),
         labels=np.concatenate([p.labels for p in parts]),
         model_id=np.concatenate(ids),
         shape_id=np.concatenate([p.shape_id for p in parts]),
         photons=np.concatenate([p.photons for p in parts]),
-        masks=np.concatenate([p.masks for p in parts]),
+        masks=np.concatenate(masks),
         shapes=parts[0].shapes,
     )
 
@@ -179,7 +192,7 @@ def simulate(
         parts.append(simulate_block(recipe, block, device))
         if progress is not None:
             progress(min(n, (block + 1) * recipe.per_model), n)
-    return join(parts).first(n)
+    return join(parts).part(slice(0, n))
 
 
 def pool(n_per_class: int, seed: int, size: int = SIZE, conditions: Conditions = PAPER) -> Patterns:
