@@ -32,7 +32,7 @@ test: $(VENV)/.dev ## the test suite
 check: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy .
+	$(BIN)/mypy -p beamsieve
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev ## throughput, latency and memory, each beside the naive way

@@ -187,13 +187,12 @@ def test_every_shot_ends_exactly_once(data: st.DataObject) -> None:
         for _ in range(size):
             kind = draw(st.sampled_from("rrrrrfd"))
             key, count = Key("r", number), counts[number % len(counts)]
-            burst.append(
-                {
-                    "r": raw(number, count=count),
-                    "f": Failure(key, "cbor", "?", count),
-                    "d": Discard(key, "stale", count),
-                }[kind]
-            )
+            choice: dict[str, Raw | Failure | Discard] = {
+                "r": raw(number, count=count),
+                "f": Failure(key, "cbor", "?", count),
+                "d": Discard(key, "stale", count),
+            }
+            burst.append(choice[kind])
             number += 1
         bursts.append(burst)
     slow = st.sampled_from([0.0, 0.0, 0.002])
@@ -238,7 +237,7 @@ def test_every_shot_ends_exactly_once(data: st.DataObject) -> None:
     assert left == 0, "a shot was lost on the way, and only the final settling found it"
     assert tally.balanced
     assert tally.read == sum(
-        item.count for burst in bursts[: source.at] for item in burst if not isinstance(item, RunStart)
+        item.count for burst in bursts[: source.at] for item in burst if not isinstance(item, RunStart | RunEnd)
     )
     keys = [result.frame.key for result in shelf.got]
     assert len(keys) == len(set(keys)), "emitted twice"
@@ -309,9 +308,12 @@ def test_a_bug_in_a_stage_ends_the_pipeline_and_is_kept() -> None:
     assert shelf.closed == 1
 
 
-@pytest.mark.parametrize(
-    "stage", [Infer("model", Net(forget=True), size=4, wait_s=0), Each("decode", lambda items: items[1:])]
-)
+class Forgetful(Screen):
+    def __call__(self, items: Sequence[Frame]) -> Sequence[Any]:
+        return items[1:]
+
+
+@pytest.mark.parametrize("stage", [Infer("model", Net(forget=True), size=4, wait_s=0), Each("forgetful", Forgetful(1))])
 def test_a_stage_that_forgets_a_frame_is_found_out(stage: Stage) -> None:
     pipeline = Pipeline(Script([[raw(0), raw(1)]]), [Each("d", Decode()), stage], [Shelf()], Metrics("t"))
     with pytest.raises(AccountingError):

@@ -38,7 +38,10 @@ def mistakes(tmp_path: Path, text: str) -> list[str]:
 def test_a_good_file_loads(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("source: {kind: dectris, endpoint: 'tcp://a:1'}\nbatch: 3\n")
-    assert load(path, Daemon).batch == 3
+    settings, where = load(path, Daemon)
+    assert settings.batch == 3
+    assert where("source", "endpoint", "deeper") == f"{path}:1: source.endpoint.deeper: "
+    assert where("batch") == f"{path}:2: batch: "
 
 
 def test_all_mistakes_at_once_with_line_field_and_remedy(tmp_path: Path) -> None:

@@ -33,10 +33,30 @@ class ConfigError(Exception):
         self.mistakes = list(mistakes)
 
 
-def load(path: Path, model: type[S]) -> S:
+class Where:
+    """Where each setting stands, for mistakes found after the settings were read: ``file:line: field: ``."""
+
+    def __init__(self, path: Path, lines: Mapping[Place, int] | None = None) -> None:
+        self.path = path
+        self._lines = lines or {}
+
+    @property
+    def base(self) -> Path:
+        """The file's folder, which relative names in it start at."""
+        return self.path.parent
+
+    def __call__(self, *place: str | int) -> str:
+        """The start of a message about the setting at ``place``."""
+        at: Place = place
+        while at and at not in self._lines:
+            at = at[:-1]
+        return f"{self.path}:{self._lines.get(at, 1)}: {'.'.join(map(str, place))}: "
+
+
+def load(path: Path, model: type[S]) -> tuple[S, Where]:
     """Read a YAML file into ``model``; raises ``ConfigError`` with every mistake in it."""
     data, lines = read_yaml(path)
-    return check(data, model, str(path), lines)
+    return check(data, model, str(path), lines), Where(path, lines)
 
 
 def read_yaml(path: Path) -> tuple[Any, dict[Place, int]]:

@@ -1,0 +1,65 @@
+"""The command line: ``beamsieve run|check|schema|demo|emulate|record|replay|classify|train|evaluate|models|inspect …``."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from .. import __version__
+from .commands.classify import classify
+from .commands.demo import demo
+from .commands.emulate import app as emulate
+from .commands.evaluate import app as evaluate
+from .commands.inspect import inspect
+from .commands.models import app as models
+from .commands.record import record, replay
+from .commands.recover import recover
+from .commands.run import check, run, schema
+from .commands.train import app as train
+
+app = typer.Typer(
+    name="beamsieve",
+    help="Sieves what a beam brings, while it runs: hit rates and particle yields now, what is worth keeping to HDF5.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command()(check)
+app.command()(schema)
+app.command()(demo)
+app.add_typer(emulate, name="emulate")
+app.command()(record)
+app.command()(replay)
+app.command()(classify)
+app.add_typer(train, name="train")
+app.add_typer(evaluate, name="evaluate")
+app.add_typer(models, name="models")
+app.command()(inspect)
+app.command()(recover)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"beamsieve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Say the version."),
+) -> None:
+    """Sieves what a beam brings, while it runs."""
+
+
+def main() -> None:
+    """Entry point of the ``beamsieve`` command."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

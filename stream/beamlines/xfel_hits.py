@@ -1,0 +1,341 @@
+"""xfel_hits: how many particles did each X-ray pulse hit? From a detector's stream to hit rates and CXI files.
+
+    source ─▶ decode ─▶ screen ─▶ group ─▶ model ─▶ decide ─▶ files
+
+``decode`` makes calibrated frames, ``screen`` (if asked for) rejects the empty ones by their lit pixels, the network
+says how many particles were in the beam, and the frames with exactly one are kept, with a random share of the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from ...models.bundle import Bundle, BundleError, load_bundle
+from ...models.hits.infer import to_input, verdicts
+from ...models.hits.litpixel import LitPixels
+from ...models.runner import Batch, Runner
+from ..decode.calibrate import CalibrateSettings, ConstantsError
+from ..decode.frames import Decode, DetectorSettings
+from ..decode.geometry import Assembler, GeometryError
+from ..flow.channel import WhenFull
+from ..flow.frame import BadData, Frame, Mark, Outcome, Result
+from ..flow.infer import Infer
+from ..flow.metrics import Metrics
+from ..flow.pipeline import Pipeline
+from ..flow.ports import Source
+from ..flow.settings import ConfigError, Settings, Where
+from ..flow.stages import Each, Made, Stage
+from ..service import ServiceSettings
+from ..sinks.hdf5 import Hdf5Settings, Hdf5Sink
+from ..sources.dectris import DectrisSettings, DectrisSource
+from ..sources.karabo import KaraboSettings, KaraboSource
+from ..sources.replay import ReplaySettings, ReplaySource
+
+log = logging.getLogger(__name__)
+
+CLASSES = ("0", "1", "2", "3", "4+")
+SINGLE = 1
+
+
+class ScreenSettings(Settings):
+    """The lit-pixel hit finder: a frame with too few lit pixels is rejected and never reaches the network."""
+
+    kind: Literal["lit", "adaptive"] = Field(
+        "lit", description="lit: a fixed number of lit pixels. adaptive: above a running background"
+    )
+    adu_threshold: float = Field(1, description="a pixel above this is lit (in the unit of the calibrated frame)")
+    hitscore_threshold: int = Field(200, ge=0, description="a frame with at least this many lit pixels passes (lit)")
+    sigmas: float = Field(4, gt=0, description="a frame this many spreads above the background passes (adaptive)")
+    window: int = Field(1000, ge=10, description="frames the running background looks back on (adaptive)")
+
+
+class ModelSettings(Settings):
+    """The network and how it is run."""
+
+    bundle: str = Field("hits-resnet10", description="name of a bundle, or the path of its .pt file")
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="accept frames whose score for one particle is at least this; default: the card's"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: the faster one, as measured")
+    batch: int = Field(32, ge=1, le=4096, description="most frames in a batch")
+    wait_ms: float = Field(4, ge=0, description="a batch that is not full leaves after this time")
+    threads: int | None = Field(None, ge=1, description="CPU threads of one forward pass; default: one per core")
+
+
+class KeepSettings(Settings):
+    """Which frames beside the hits are worth keeping."""
+
+    miss_fraction: float = Field(
+        0.001, ge=0, le=1, description="share of the misses kept at random, so that recall can be measured"
+    )
+    seed: int | None = Field(None, description="seed of that choice; default: a new one at each start")
+
+
+class FlowSettings(Settings):
+    """Queues and threads."""
+
+    queue: int = Field(4096, ge=1, description="shots each queue holds; the first drops the oldest when it is full")
+    when_full: WhenFull = Field(WhenFull.DROP_OLDEST, description="what the first queue does when it is full")
+    burst: int = Field(64, ge=1, description="shots decoded at once")
+    workers: int = Field(1, ge=1, le=64, description="threads that decode")
+
+
+SourceSettings = Annotated[DectrisSettings | KaraboSettings | ReplaySettings, Field(discriminator="kind")]
+
+
+class XfelHits(Settings):
+    """Settings of the daemon ``xfel_hits``."""
+
+    beamline: Literal["xfel_hits"] = Field(description="which daemon this file is for")
+    source: SourceSettings = Field(description="the detector's stream")
+    calibrate: CalibrateSettings = Field(CalibrateSettings(), description="from the sender's numbers to photons")
+    detector: DetectorSettings = Field(DetectorSettings(), description="shape, geometry, and the model's view of it")
+    screen: ScreenSettings | None = Field(None, description="lit-pixel pre-screen; alone (model: null) a hit finder")
+    model: ModelSettings | None = Field(ModelSettings(), description="the network; null: lit pixels decide")
+    keep: KeepSettings = Field(KeepSettings(), description="what is kept beside the hits")
+    files: Hdf5Settings = Field(description="where accepted frames go")
+    flow: FlowSettings = Field(FlowSettings(), description="queues and threads")
+    service: ServiceSettings = Field(ServiceSettings(), description="metrics, readiness, stopping")
+
+    @model_validator(mode="after")
+    def _somebody_decides(self) -> XfelHits:
+        if self.screen is None and self.model is None:
+            raise ValueError("nobody decides: give screen, model or both")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """What ``build`` made: the pipeline, and the parts a summary asks."""
+
+    pipeline: Pipeline
+    files: Hdf5Sink
+    model: str
+
+
+def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
+    """Put the daemon together. Raises ``ConfigError`` for what the settings name and does not exist or fit.
+
+    Opens no socket and writes no file. ``config`` is the text of the configuration, kept in every file.
+    """
+    mistakes: list[str] = []
+    base = where.base
+    decode = attempt(mistakes, where, lambda: Decode(settings.calibrate, settings.detector, base))
+    view = attempt(mistakes, where, lambda: View(settings.detector, base))
+    bundle = attempt(mistakes, where, lambda: _bundle(settings.model)) if settings.model else None
+    if mistakes:
+        raise ConfigError(mistakes)
+    metrics = Metrics("xfel_hits", CLASSES)
+    keep = Keep(settings.keep)
+    stages: list[Stage] = [Each("decode", decode, workers=settings.flow.workers, burst=settings.flow.burst)]
+    if settings.screen:
+        screen = Screen(settings.screen, keep, alone=settings.model is None)
+        stages.append(Each("screen", screen, burst=settings.flow.burst))
+    warm_up, name = (lambda: None), "lit pixels"
+    if settings.model and bundle:
+        model = Classify(settings.model, bundle, decode, view, keep)
+        stages.append(Infer("model", model, size=settings.model.batch, wait_s=settings.model.wait_ms / 1000))
+        warm_up, name = (lambda: model.warm_up(metrics)), bundle.card.name
+    files = Hdf5Sink(settings.files, metrics, config=config, base=base)
+    pipeline = Pipeline(
+        open_source(settings.source, metrics),
+        stages,
+        [files],
+        metrics,
+        queue=settings.flow.queue,
+        when_full=settings.flow.when_full,
+        flush_s=settings.files.flush_s,
+        warm_up=warm_up,
+    )
+    return Daemon(pipeline, files, name)
+
+
+def attempt(mistakes: list[str], where: Where, make: Any) -> Any:
+    """Call ``make``; what the settings are to blame for goes into ``mistakes`` with its place in the file."""
+    try:
+        return make()
+    except BundleError as error:
+        mistakes.append(where("model", "bundle") + error.detail)
+    except ConstantsError as error:
+        mistakes += [where("calibrate") + problem for problem in error.problems]
+    except GeometryError as error:
+        mistakes.append(where("detector", "geometry") + str(error))
+    return None
+
+
+def _bundle(settings: ModelSettings) -> Bundle:
+    bundle = load_bundle(settings.bundle)
+    bundle.expect(task="hits", classes=CLASSES)
+    return bundle
+
+
+def open_source(settings: DectrisSettings | KaraboSettings | ReplaySettings, metrics: Metrics) -> Source:
+    """The source of that kind."""
+    if isinstance(settings, KaraboSettings):
+        return KaraboSource(settings, metrics)
+    if isinstance(settings, ReplaySettings):
+        return ReplaySource(settings, metrics)
+    return DectrisSource(settings, metrics)
+
+
+class Keep:
+    """Chooses the random share of the misses, and gives it its sampling weight."""
+
+    def __init__(self, settings: KeepSettings) -> None:
+        self._fraction = settings.miss_fraction
+        self._random = np.random.default_rng(settings.seed)
+
+    def weights(self, hits: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """Per frame: 1 for a hit, 1/fraction for a miss that was chosen, 0 for the others."""
+        if not self._fraction:
+            return hits.astype(np.float64)
+        chosen = self._random.random(len(hits)) < self._fraction
+        return np.where(hits, 1.0, np.where(chosen, 1 / self._fraction, 0.0))
+
+
+class Screen:
+    """Counts lit pixels; too few are a rejection. Alone, it also accepts."""
+
+    def __init__(self, settings: ScreenSettings, keep: Keep, *, alone: bool) -> None:
+        self._lit = LitPixels(
+            adu_threshold=settings.adu_threshold,
+            hitscore_threshold=settings.hitscore_threshold,
+            adaptive=settings.kind == "adaptive",
+            sigmas=settings.sigmas,
+            window=settings.window,
+        )
+        self._keep = keep
+        self._alone = alone
+
+    def mark(self, mark: Mark) -> Mark:
+        """A run's start changes nothing: the background is the beam's, not the run's."""
+        return mark
+
+    def __call__(self, frames: Sequence[Frame]) -> Sequence[Made]:
+        """Results for the frames that are decided; the others go on to the network."""
+        lit, hits = self._lit.screen(stacked(frames), masks_of(frames))
+        weights = self._keep.weights(hits)
+        if not self._alone:
+            return [
+                frame if hit else Result(frame, Outcome.REJECTED, 0.0, "prescreen", weight, {"lit": int(n)})
+                for frame, n, hit, weight in zip(frames, lit, hits, weights.tolist(), strict=True)
+            ]
+        return [
+            Result(frame, Outcome.ACCEPTED if hit else Outcome.REJECTED, float(n), "prescreen", weight, {"lit": int(n)})
+            for frame, n, hit, weight in zip(frames, lit, hits, weights.tolist(), strict=True)
+        ]
+
+
+class View:
+    """The part of the detector that the model sees: assembled, around the beam. Raises ``GeometryError``."""
+
+    def __init__(self, settings: DetectorSettings, base: Path) -> None:
+        self._assembler = None if settings.geometry is None else Assembler(base / settings.geometry)
+        assembled = None if self._assembler is None else self._assembler.centre
+        self.centre = assembled if settings.centre_px is None else settings.centre_px
+        self.bin = settings.bin
+
+    def assembled(
+        self, stack: npt.NDArray[Any], mask: npt.NDArray[np.uint32] | None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint32] | None]:
+        """(n, module, ss, fs) to (n, y, x) with its mask; a stack that is one image already stays as it is."""
+        if self._assembler is None:
+            if stack.ndim != 3:
+                raise BadData(
+                    "shape", f"frames of {stack.shape[1:]} have modules; name detector.geometry to place them"
+                )
+            return stack, mask
+        return self._assembler.assemble(stack, mask)
+
+
+class Classify:
+    """The network behind the engine's seam: prepare, run, decide."""
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        bundle: Bundle,
+        decode: Decode,
+        view: View,
+        keep: Keep,
+    ) -> None:
+        self._runner = Runner(
+            bundle, batch=settings.batch, device=settings.device, dtype=settings.dtype, threads=settings.threads
+        )
+        self._card = bundle.card
+        self._size = bundle.card.input.shape[-1]
+        self._threshold = bundle.card.threshold if settings.threshold is None else settings.threshold
+        self._decode = decode
+        self._view = view
+        self._keep = keep
+
+    def warm_up(self, metrics: Metrics) -> None:
+        """Run every batch size once, and say which model answers."""
+        report = self._runner.warm_up()
+        log.info("%s: %s", self._card.name, report)
+        metrics.model(
+            name=self._card.name,
+            version=self._card.version,
+            hash=self._card.sha256[:12],
+            device=report.device,
+            dtype=report.dtype,
+        )
+
+    def prepare(self, frames: Sequence[Frame]) -> Batch:
+        """(n, y, x) or (n, module, ss, fs) frames to the model's input."""
+        stack, mask = stacked(frames), masks_of(frames)
+        if mask is None:
+            mask = self._decode.mask
+        stack, mask = self._view.assembled(stack, mask)
+        view = self._view
+        return self._runner.prepare(to_input(stack, mask, size=self._size, centre=view.centre, bin=view.bin))
+
+    def run(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """Probabilities (n, 5)."""
+        return self._runner.run(batch)
+
+    def decide(self, frames: Sequence[Frame], scores: npt.NDArray[np.float32]) -> Sequence[Result]:
+        """Accepted when the probability of exactly one particle reaches the threshold."""
+        labels, singles, accepted = verdicts(scores, self._threshold)
+        weights = self._keep.weights(accepted)
+        hash_, threshold = self._card.sha256, self._threshold
+        return [
+            Result(
+                frame,
+                Outcome.ACCEPTED if hit else Outcome.REJECTED,
+                score,
+                "model",
+                weight,
+                {"label": label, "probabilities": row, "model": hash_, "threshold": threshold},
+            )
+            for frame, hit, score, weight, label, row in zip(
+                frames, accepted, singles.tolist(), weights.tolist(), labels.tolist(), scores, strict=True
+            )
+        ]
+
+
+def stacked(frames: Sequence[Frame]) -> npt.NDArray[Any]:
+    """The frames' pixels as one array (n, …), without a copy when they are one burst already."""
+    base = frames[0].data.base
+    if isinstance(base, np.ndarray) and len(base) == len(frames) and base.shape[1:] == frames[0].data.shape:
+        stride, first = base.strides[0], base.__array_interface__["data"][0]
+        if all(f.data.__array_interface__["data"][0] == first + i * stride for i, f in enumerate(frames)):
+            return base
+    return np.stack([frame.data for frame in frames])
+
+
+def masks_of(frames: Sequence[Frame]) -> npt.NDArray[np.uint32] | None:
+    """The frames' masks as one array (n, …), or None where none has one of its own."""
+    if all(frame.mask is None for frame in frames):
+        return None
+    nothing = np.zeros(frames[0].data.shape, np.uint32)
+    return np.stack([nothing if frame.mask is None else frame.mask for frame in frames])
