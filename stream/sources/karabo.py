@@ -12,22 +12,17 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import zmq
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..flow.frame import BadData, Discard, Failure, Incoming, Key, Raw, RunEnd, RunStart
 from ..flow.ports import Facts
+from .receiver import Receiver
 from .runs import RunClock
-from .sockets import open_socket
 from .train_settings import TrainSettings
 from .trains import Reading, TrainReader, value_of
 from .wire.karabo import Part, Train, decode
 
 log = logging.getLogger(__name__)
-
-_MOST_MESSAGES = 64
-_MOST_BYTES = 256 * 10**6
-_RECONNECT_S = 0.2
 
 
 class KaraboSettings(TrainSettings):
@@ -46,6 +41,12 @@ class KaraboSettings(TrainSettings):
     run_source: str | None = Field(default=None, description="source that says the run number, if the bridge sends it")
     run_key: str = Field(default="runDetails.runId.value", description="property of run_source with the run number")
 
+    @model_validator(mode="after")
+    def _asking_connects(self) -> KaraboSettings:
+        if self.bind and self.pattern == "req":
+            raise ValueError("bind: a req socket connects to the bridge: set bind to false, or pattern to pull or sub")
+        return self
+
 
 class KaraboSource:
     """The karabo-bridge as a ``Source``. ``feed`` is the whole of it but the socket, for replays and tests."""
@@ -54,21 +55,18 @@ class KaraboSource:
         self._settings, self._facts = settings, facts
         self._reader = TrainReader(settings)
         self._clock = RunClock(settings.train_step, settings.idle_s)
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._socket: zmq.Socket[bytes] | None = None
-        self._monitor: zmq.Socket[bytes] | None = None
-        self._poller = zmq.Poller()
-        self._asked = 0.0
-        self._lost = self._warned = False
+        self._receiver = Receiver(settings, settings.pattern, facts, settings.request_timeout_s)
+        self._warned = False
 
     def open(self) -> None:
         """Connect (or bind), and ask for the first train. Raises ``OSError`` with endpoint and remedy."""
-        self._context = zmq.Context()
-        self._connect()
+        self._receiver.open()
 
     def read(self, timeout: float) -> Sequence[Incoming]:
         """Trains that came within ``timeout`` seconds, or the end of a run that fell silent. Never None."""
-        found = self._receive(timeout)
+        found: list[Incoming] = []
+        for message in self._receiver.receive(timeout):
+            found += self.feed(*message)
         if not found and (run := self._clock.silent(time.monotonic())):
             found.append(RunEnd(run, "idle"))
         return found
@@ -101,10 +99,7 @@ class KaraboSource:
 
     def close(self) -> None:
         """Close socket and context."""
-        self._disconnect()
-        if self._context is not None:
-            self._context.destroy(linger=0)
-            self._context = None
+        self._receiver.close()
 
     def _wanted(self, source: str) -> bool:
         return source == self._settings.run_source or self._reader.wanted(source)
@@ -178,84 +173,3 @@ class KaraboSource:
             self._warned = True
             there = ", ".join(train.names)[:500] or "none"
             log.warning("no source in the train matches %r; it holds: %s", self._settings.source, there)
-
-    def _receive(self, timeout: float) -> list[Incoming]:
-        """All that has come, up to a bound; a broken or overdue request is made again on a new socket."""
-        ready = dict(self._poller.poll(int(timeout * 1000)))
-        if self._monitor in ready:
-            self._disconnected()
-        if self._socket not in ready:
-            self._ask_again(time.monotonic())
-            return []
-        found: list[Incoming] = []
-        messages = size = 0
-        while messages < _MOST_MESSAGES and size < _MOST_BYTES:
-            parts = self._message()
-            if parts is None:
-                break
-            messages += 1
-            size += sum(part.nbytes for part in parts)
-            found += self.feed(parts, time.monotonic(), time.time())
-        return found
-
-    def _message(self) -> list[memoryview] | None:
-        assert self._socket is not None
-        try:
-            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            return None
-        self._lost = False
-        if self._settings.pattern == "req":
-            self._ask()  # before reading this train, so that the next one is under way meanwhile
-        return [frame.buffer for frame in frames]
-
-    def _disconnected(self) -> None:
-        assert self._monitor is not None
-        while self._monitor.poll(0):
-            self._monitor.recv_multipart(zmq.NOBLOCK)
-            self._facts.event("disconnected")
-            self._lost = True
-
-    def _ask_again(self, now: float) -> None:
-        """A server that goes away takes our request with it; a new socket asks again, but not in a tight loop."""
-        if self._settings.pattern != "req":
-            return
-        overdue = now - self._asked > self._settings.request_timeout_s
-        if overdue or (self._lost and now - self._asked > _RECONNECT_S):
-            self._disconnect()
-            self._connect()
-
-    def _ask(self) -> None:
-        assert self._socket is not None
-        self._socket.send(b"next", zmq.NOBLOCK)
-        self._asked = time.monotonic()
-
-    def _connect(self) -> None:
-        assert self._context is not None
-        s = self._settings
-        self._socket = open_socket(
-            self._context,
-            s.pattern,
-            s.endpoint,
-            bind=s.bind,
-            curve=s.curve,
-            hwm=s.hwm,
-            max_message_mb=s.max_message_mb,
-        )
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        self._poller.register(self._monitor, zmq.POLLIN)
-        self._lost = False
-        if s.pattern == "req":
-            self._ask()
-
-    def _disconnect(self) -> None:
-        if self._socket is None:
-            return
-        if self._monitor is not None:
-            self._poller.unregister(self._monitor)
-            self._socket.disable_monitor()
-            self._monitor = None
-        self._poller.unregister(self._socket)
-        self._socket.close(linger=0)
-        self._socket = None

@@ -1,0 +1,148 @@
+"""Receives raw messages over any client socket: pull, sub, or req with one request always under way."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import zmq
+
+from ..flow.ports import Facts
+from .sockets import Pattern, SocketSettings, open_socket
+
+_MOST_MESSAGES = 64
+_MOST_BYTES = 256 * 10**6
+_RECONNECT_S = 0.2
+
+
+class Message(NamedTuple):
+    """One multipart message as it came, with ``time.monotonic()`` and ``time.time()`` of its arrival in seconds."""
+
+    parts: list[memoryview]
+    arrived: float
+    wall: float
+
+
+class Receiver:
+    """A client socket. Call it from one thread. Parts stay in ZeroMQ's memory: nothing is copied.
+
+    A request (req) is sent before the previous answer is looked at, so that the next train is under way meanwhile. If
+    the server goes away, taking our request with it, or stays silent for ``request_timeout_s``, the request is made
+    again on a new socket: a req socket cannot ask twice. Tells ``facts`` of each ``disconnected``.
+    """
+
+    def __init__(
+        self, settings: SocketSettings, pattern: Pattern, facts: Facts, request_timeout_s: float = 60.0
+    ) -> None:
+        self._settings, self._pattern, self._facts = settings, pattern, facts
+        self._timeout = request_timeout_s
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._poller = zmq.Poller()
+        self._asked = 0.0
+        self._lost = False
+
+    def open(self) -> None:
+        """Connect or bind, and make the first request. Raises ``OSError`` with endpoint and remedy."""
+        self._context = zmq.Context()
+        try:
+            self._connect()
+        except OSError:
+            self.close()
+            raise
+
+    @property
+    def endpoint(self) -> str:
+        """The address in use; where port 0 or * was asked for, the one that was found."""
+        assert self._socket is not None
+        return self._socket.get_string(zmq.LAST_ENDPOINT)
+
+    def receive(self, timeout: float) -> list[Message]:
+        """Wait up to ``timeout`` seconds for a message, then give all that has come, at most 64 or about 256 MB."""
+        ready = dict(self._poller.poll(max(int(timeout * 1000), 0)))
+        if self._monitor in ready:
+            self._disconnected()
+        if self._socket not in ready:
+            self._ask_again(time.monotonic())
+            return []
+        found: list[Message] = []
+        size = 0
+        while len(found) < _MOST_MESSAGES and size < _MOST_BYTES:
+            parts = self._message()
+            if parts is None:
+                break
+            found.append(Message(parts, time.monotonic(), time.time()))
+            size += sum(part.nbytes for part in parts)
+        return found
+
+    def close(self) -> None:
+        """Close socket and context; what has not been read is lost."""
+        self._disconnect()
+        if self._context is not None:
+            self._context.destroy(linger=0)
+            self._context = None
+
+    def _message(self) -> list[memoryview] | None:
+        assert self._socket is not None
+        try:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        self._lost = False
+        if self._pattern == "req":
+            self._ask()
+        return [frame.buffer for frame in frames]
+
+    def _disconnected(self) -> None:
+        assert self._monitor is not None
+        while self._monitor.poll(0):
+            self._monitor.recv_multipart(zmq.NOBLOCK)
+            self._facts.event("disconnected")
+            self._lost = True
+
+    def _ask_again(self, now: float) -> None:
+        if self._pattern != "req":
+            return
+        overdue = now - self._asked > self._timeout
+        if overdue or (self._lost and now - self._asked > _RECONNECT_S):
+            self._disconnect()
+            self._connect()
+
+    def _ask(self) -> None:
+        assert self._socket is not None
+        self._asked = time.monotonic()
+        try:
+            self._socket.send(b"next", zmq.NOBLOCK)
+        except zmq.Again:  # nobody is there to be asked
+            self._lost = True
+
+    def _connect(self) -> None:
+        assert self._context is not None
+        s = self._settings
+        self._socket = open_socket(
+            self._context,
+            self._pattern,
+            s.endpoint,
+            bind=s.bind,
+            curve=s.curve,
+            hwm=s.hwm,
+            max_message_mb=s.max_message_mb,
+        )
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        self._lost = False
+        if self._pattern == "req":
+            self._ask()
+
+    def _disconnect(self) -> None:
+        if self._socket is None:
+            return
+        if self._monitor is not None:
+            self._poller.unregister(self._monitor)
+            self._socket.disable_monitor()
+            self._monitor = None
+        self._poller.unregister(self._socket)
+        self._socket.close(linger=0)
+        self._socket = None
