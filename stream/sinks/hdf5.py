@@ -1,0 +1,405 @@
+"""The sink that keeps frames: CXI files, rolled over by frames, bytes and runs, that survive a kill and a full disk."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import string
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, field_validator
+
+from ..flow.frame import EMPTY, Failure, Result, RunEnd, RunStart
+from ..flow.ports import Facts, NoFacts
+from ..flow.settings import Settings
+from .cxi import About, Layout
+from .cxi_master import write_master
+from .cxi_part import SUFFIX, Part, PartError, free_name
+from .cxi_recover import leftovers
+from .cxi_rows import class_count, identifier_room
+
+log = logging.getLogger(__name__)
+
+GIGA = 1e9
+BLOCK_ROWS = 4096
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+RESUME_AT = 1.1
+SPACE_CHECK_S = 1.0
+_LONGEST_NAME = 120
+
+
+class Hdf5Settings(Settings):
+    """Where accepted frames are written, and how."""
+
+    directory: Path = Field(description="Folder for the files; it is made if it is missing.")
+    name: str = Field(
+        "{run}_{part:04d}.cxi", description="Name of each file; {run} and {part} (from 1) are filled in, no folders."
+    )
+    max_frames: int = Field(20_000, ge=1, description="A file with so many frames is closed and the next one begun.")
+    max_gb: float = Field(20.0, gt=0, description="A file of about so many gigabytes (1e9 bytes) is closed likewise.")
+    flush_s: float = Field(1.0, gt=0, description="Seconds between flushes: what a reader or a kill may be behind.")
+    swmr: bool = Field(
+        True, description="Let others read while we write, and survive a kill. Turn it off on NFS, which cannot do it."
+    )
+    compression: Literal["bslz4", "none"] = Field(
+        "bslz4", description="bslz4 stores frames that arrive as bitshuffle-LZ4 as they came; none stores plain pixels."
+    )
+    masks: Literal["auto", "static", "per_frame"] = Field(
+        "auto", description="One pixel mask per file, one per frame, or per frame only if frames bring their own."
+    )
+    min_free_gb: float = Field(1.0, ge=0, description="Close the file and keep nothing while less than this is free.")
+    master: bool = Field(True, description="A run in several files also gets one that shows them as a whole (virtual).")
+    instrument: str = Field("", description="Name of the instrument, written into every file.")
+    sample: str = Field("", description="Name of the sample, written into every file.")
+
+    @field_validator("name")
+    @classmethod
+    def _only_a_name(cls, name: str) -> str:
+        try:
+            fields = {field for _, field, _, _ in string.Formatter().parse(name) if field is not None}
+            sample = name.format(run="r", part=1)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise ValueError(f"cannot be filled in ({error}); use {{run}} and {{part:04d}}") from None
+        if not fields <= {"run", "part"}:
+            raise ValueError("only {run} and {part} can be filled in")
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.(cxi|h5|hdf5)", sample):
+            raise ValueError("use letters, digits, . _ - only, and end in .cxi or .h5")
+        return name
+
+
+def free_bytes(directory: Path) -> int:
+    """Bytes that we may still write below ``directory``. Raises ``OSError``."""
+    stat = os.statvfs(directory)
+    return stat.f_bavail * stat.f_frsize
+
+
+def safe_name(run: str) -> str:
+    """The name of a run as a part of a file name: other characters than letters, digits, . _ - become _."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", run)[:_LONGEST_NAME].lstrip(".") or "run"
+
+
+@dataclass(slots=True)
+class _Run:
+    name: str
+    info: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    mask: npt.NDArray[np.uint32] | None = None
+    parts: int = 0
+    own_masks: bool = False
+    same_mask: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why nothing is kept at present, and until when (monotonic seconds) nothing is tried."""
+
+    reason: str
+    detail: str
+    until: float
+
+
+class Hdf5Sink:
+    """Keeps every result with a weight above 0. Implements ``Sink``; only one thread may use it.
+
+    A file that fails is given up with what was flushed in it; ``write`` returns a ``Failure`` for each frame it could
+    not keep: ``disk_full`` or ``file``. Frames that were taken since the last flush of that file are lost with it (at
+    most ``flush_s`` worth): they are told as the fact ``lost_unflushed`` and in the log.
+    """
+
+    def __init__(
+        self,
+        settings: Hdf5Settings,
+        *,
+        configuration: str = "",
+        facts: Facts | None = None,
+        free: Callable[[Path], int] = free_bytes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make the directory. Raises ``OSError`` naming it and the remedy if nothing can be written there."""
+        self.settings = settings
+        self.files: list[Path] = []
+        self._configuration = configuration
+        self._facts: Facts = facts or NoFacts()
+        self._free = free
+        self._clock = clock
+        self._run: _Run | None = None
+        self._part: Part | None = None
+        self._closed_parts: list[Path] = []
+        self._refusal: _Refusal | None = None
+        self._pause = FIRST_PAUSE_S
+        self._short: str | None = None
+        self._checked = -math.inf
+        _make(settings.directory)
+        for path in leftovers(settings.directory):
+            log.warning("%s: its writer was killed; finish it with: beamsieve recover %s", path, path)
+
+    # Sink
+
+    def start(self, mark: RunStart) -> None:
+        """Close what is open; the file of the new run is made with its first frame worth keeping."""
+        self._finish("superseded")
+        self._run = _Run(mark.run, mark.info, _static_mask(mark))
+
+    def write(self, results: Sequence[Result]) -> Sequence[Failure]:
+        """Keep those worth it, in order."""
+        kept = [result for result in results if result.weight > 0.0]
+        failures: list[Failure] = []
+        at = 0
+        while at < len(kept):
+            part = self._part_for(kept[at])
+            if part is None:
+                failures.append(self._refuse(kept[at]))
+                at += 1
+                continue
+            end = self._reach(part, kept, at)
+            failures += self._append(part, kept[at:end])
+            at = end
+        return failures
+
+    def end(self, mark: RunEnd) -> None:
+        """Close the run's file, and write its master file if it has several."""
+        if self._run is not None and self._run.name == mark.run:
+            self._finish(mark.reason)
+
+    def flush(self) -> None:
+        """Show readers what was written, and look at the free space."""
+        self._flush_part()
+        self._look_at_space()
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        self._finish("stopped")
+
+    # What the service asks
+
+    def healthy(self) -> str | None:
+        """Why frames worth keeping are not kept at present; None if they are."""
+        if self._short is not None:
+            return self._short
+        return None if self._refusal is None else self._refusal.detail
+
+    @property
+    def writing(self) -> Path | None:
+        """The file being written, or None."""
+        return None if self._part is None else self._part.path.with_name(self._part.path.name + SUFFIX)
+
+    # Which file
+
+    def _part_for(self, result: Result) -> Part | None:
+        run = result.frame.key.run
+        if self._run is None or self._run.name != run:
+            self._finish("superseded")
+            self._run = _Run(run)
+        if self._part is not None:
+            if self._fits(self._run, self._part.layout, result):
+                return self._part
+            self._close_part("rolled")
+        return self._open(self._run, result)
+
+    def _reach(self, part: Part, kept: Sequence[Result], at: int) -> int:
+        """The end of the stretch of ``kept`` from ``at`` on that goes into this file."""
+        run = self._run
+        left = (self.settings.max_gb * GIGA - part.size) // max(1, kept[at].frame.data.nbytes)
+        last = min(len(kept), at + self.settings.max_frames - part.count, at + max(1, int(left)))
+        end = at + 1
+        while end < last and run is not None and kept[end].frame.key.run == run.name:
+            if not self._fits(run, part.layout, kept[end]):
+                break
+            end += 1
+        return end
+
+    def _fits(self, run: _Run, layout: Layout, result: Result) -> bool:
+        data = result.frame.data
+        if data.shape != layout.shape or data.dtype != layout.dtype or class_count(result) != layout.classes:
+            return False
+        return layout.mask_per_frame or not self._needs_own_mask(run, result)
+
+    def _needs_own_mask(self, run: _Run, result: Result) -> bool:
+        """Whether this frame's mask says something that the run's one mask does not; from then on each has its own."""
+        mask = result.frame.mask
+        if self.settings.masks != "auto" or (mask is None and not run.own_masks):
+            return self.settings.masks == "per_frame"
+        if not run.own_masks and mask is not run.same_mask and mask is not None:
+            run.own_masks = bool(mask.any()) if run.mask is None else not np.array_equal(mask, run.mask)
+            run.same_mask = mask
+        return run.own_masks
+
+    def _open(self, run: _Run, result: Result) -> Part | None:
+        if not self._may_open():
+            return None
+        layout, about = self._layout(run, result), self._about(run, result)
+        path = self._path(run.parts + 1, run.name)
+        try:
+            self._part = Part(path, layout, about, swmr=self.settings.swmr)
+        except PartError as error:
+            self._pause_after(error)
+            return None
+        run.parts += 1
+        self._refusal = None
+        return self._part
+
+    def _layout(self, run: _Run, result: Result) -> Layout:
+        frame = result.frame
+        return Layout(
+            shape=frame.data.shape,
+            dtype=frame.data.dtype,
+            classes=class_count(result),
+            mask_per_frame=self._needs_own_mask(run, result),
+            whole=frame.chunk is not None and frame.chunk.shape == frame.data.shape,
+            identifier_bytes=identifier_room(frame.key),
+            compressed=self.settings.compression == "bslz4",
+        )
+
+    def _about(self, run: _Run, result: Result) -> About:
+        shape = result.frame.data.shape
+        if run.mask is not None and run.mask.shape != shape:
+            log.warning("run %s: its mask is %s, its frames are %s; left out", run.name, run.mask.shape, shape)
+            run.mask = None
+        mask = result.frame.mask if run.mask is None and self.settings.masks == "static" else run.mask
+        return About(
+            run=run.name,
+            started=result.frame.wall,
+            info=run.info,
+            mask=mask,
+            instrument=self.settings.instrument,
+            sample=self.settings.sample,
+            configuration=self._configuration,
+        )
+
+    def _path(self, part: int, run: str) -> Path:
+        return free_name(self.settings.directory / self.settings.name.format(run=safe_name(run), part=part))
+
+    # Writing and closing
+
+    def _append(self, part: Part, results: Sequence[Result]) -> list[Failure]:
+        try:
+            part.append(results)
+        except PartError as error:
+            self._give_up(error)
+            return [self._refuse(result) for result in results]
+        if part.count >= self.settings.max_frames or part.size >= self.settings.max_gb * GIGA:
+            self._close_part("rolled")
+        elif part.unflushed >= BLOCK_ROWS:
+            self._flush_part()
+        return []
+
+    def _flush_part(self) -> None:
+        if self._part is not None:
+            try:
+                self._part.flush()
+            except PartError as error:
+                self._give_up(error)
+            else:
+                self._pause = FIRST_PAUSE_S
+
+    def _close_part(self, reason: str) -> None:
+        part = self._part
+        if part is None:
+            return
+        try:
+            path = part.close(reason, part.path)
+        except PartError as error:
+            self._give_up(error)
+            return
+        self._part = None
+        self.files.append(path)
+        self._closed_parts.append(path)
+        self._facts.event("file_closed")
+
+    def _finish(self, reason: str) -> None:
+        """The run is over, for us."""
+        self._close_part(reason)
+        parts, self._closed_parts = self._closed_parts, []
+        if len(parts) > 1 and self.settings.master and self._run is not None:
+            path = free_name(self.settings.directory / f"{safe_name(self._run.name)}_master.cxi")
+            try:
+                self.files.append(write_master(path, parts))
+            except (OSError, RuntimeError, ValueError) as error:
+                log.warning("%s: no master file: %s", path, error)
+        self._run = None
+
+    # When it cannot be done
+
+    def _give_up(self, error: PartError) -> None:
+        part, self._part = self._part, None
+        if part is not None:
+            lost = part.unflushed
+            part.abandon()
+            log.error("%s; given up, %d frames since its last flush are lost", error.detail, lost)
+            self._facts.event("file_failed")
+            if lost:
+                self._facts.event("lost_unflushed", lost)
+        self._pause_after(error)
+
+    def _pause_after(self, error: PartError) -> None:
+        remedy = "free some space" if error.full else "look at the disk and the permissions"
+        detail = f"{error.detail}; {remedy}; nothing is tried for {self._pause:.0f} s"
+        self._refusal = _Refusal("disk_full" if error.full else "file", detail, self._clock() + self._pause)
+        self._pause = min(LONGEST_PAUSE_S, 2 * self._pause)
+
+    def _may_open(self) -> bool:
+        now = self._clock()
+        if now - self._checked >= SPACE_CHECK_S:
+            self._look_at_space()
+        return self._short is None and (self._refusal is None or now >= self._refusal.until)
+
+    def _look_at_space(self) -> None:
+        """Close the file in good order while there is room to; take frames again when there is clearly more."""
+        self._checked = self._clock()
+        directory, least = self.settings.directory, self.settings.min_free_gb * GIGA
+        try:
+            free = self._free(directory)
+        except OSError as error:
+            log.warning("%s: cannot tell its free space: %s", directory, error)
+            return
+        if free >= least * (1.0 if self._short is None else RESUME_AT):
+            if self._short is not None:
+                log.warning("%s: %.3g GB free; frames are kept again", directory, free / GIGA)
+            self._short = None
+            return
+        if self._short is None:
+            self._facts.event("disk_full")
+            log.error("%s: %.3g GB free; no frame is kept from here on", directory, free / GIGA)
+        self._short = (
+            f"{directory}: {free / GIGA:.3g} GB free, less than min_free_gb {self.settings.min_free_gb:g}; "
+            "free some space or set another directory"
+        )
+        self._close_part("disk_full")
+
+    def _refuse(self, result: Result) -> Failure:
+        key = result.frame.key
+        if self._short is not None:
+            return Failure(key, "disk_full", self._short)
+        if self._refusal is not None:
+            return Failure(key, self._refusal.reason, self._refusal.detail)
+        return Failure(key, "file", f"{self.settings.directory}: cannot be written")
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        writable = os.access(directory, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise OSError(
+            f"{directory}: cannot be made ({error.strerror}); set directory to a folder you may write to"
+        ) from None
+    if not writable:
+        raise PermissionError(f"{directory}: may not be written; set directory to a folder you may write to")
+
+
+def _static_mask(mark: RunStart) -> npt.NDArray[np.uint32] | None:
+    """The mask of a whole run, if its source knew one: uint32 with CXI's bits, the shape of a frame."""
+    mask = mark.info.get("mask")
+    if mask is None:
+        return None
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.uint32:
+        log.warning("run %s: its mask is not an array of uint32 with CXI's bits; left out", mark.run)
+        return None
+    return mask
