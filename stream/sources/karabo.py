@@ -24,6 +24,8 @@ from .wire.karabo import Part, Train, decode
 
 log = logging.getLogger(__name__)
 
+_KEPT_PARTS, _KEPT_BYTES = 16, 2048
+
 
 class KaraboSettings(TrainSettings):
     """A karabo-bridge, and the detector in its trains."""
@@ -46,6 +48,11 @@ class KaraboSettings(TrainSettings):
         if self.bind and self.pattern == "req":
             raise ValueError("bind: a req socket connects to the bridge: set bind to false, or pattern to pull or sub")
         return self
+
+
+def _kept(parts: Sequence[Part]) -> tuple[bytes, ...]:
+    """Enough of a message to see what was wrong with it; a train can be over a gigabyte."""
+    return tuple(bytes(part[:_KEPT_BYTES]) for part in parts[:_KEPT_PARTS])
 
 
 class KaraboSource:
@@ -85,7 +92,7 @@ class KaraboSource:
             if train_id is None:
                 raise BadData("train_id", f"{self._settings.source}: no train id in metadata or image.trainId")
         except BadData as bad:
-            found.append(Failure(Key(self._clock.run, -1), bad.reason, bad.detail, raw=tuple(parts)))
+            found.append(Failure(Key(self._clock.run, -1), bad.reason, bad.detail, raw=_kept(parts)))
             return found
         return found + self._sorted(train, train_id, parts, arrived, wall)
 
@@ -115,7 +122,7 @@ class KaraboSource:
         except BadData as error:
             bad = error
         if bad is not None and not self._clock.run:
-            return [Failure(Key("", train_id), bad.reason, bad.detail, raw=tuple(parts))]
+            return [Failure(Key("", train_id), bad.reason, bad.detail, raw=_kept(parts))]
         found = self._marks(train, train_id, reading, arrived, wall)
         key = Key(self._clock.run, train_id)
         if found is None:
@@ -125,7 +132,7 @@ class KaraboSource:
         elif reading is not None:
             self._facts.event("no_pulses")
         elif bad is not None:
-            found.append(Failure(key, bad.reason, bad.detail, raw=tuple(parts)))
+            found.append(Failure(key, bad.reason, bad.detail, raw=_kept(parts)))
         return found
 
     def _marks(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 _REMEMBERED = 64
 _LATE_STEPS = 10
+_MOST_MISSING = 1_000_000  # a day of trains; beyond it the sender counts from elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class RunClock:
     """Follows the train ids of one stream. Not for several threads.
 
     A run begins with the first train. It is over when nothing came for ``idle_s`` seconds, when the sender's run number
-    changes, or when the ids go back: a restarted sender, or a file that is played again. A train a few steps behind
-    that was never seen is late, not a restart. ``run`` names the open run, "" where none is.
+    changes, or when the ids jump or go back: a restarted sender, or a file that is played again. A train a few steps
+    behind that was never seen is late, not a restart. ``run`` names the open run, "" where none is.
     """
 
     def __init__(self, step: int = 1, idle_s: float = 30.0) -> None:
@@ -62,20 +63,17 @@ class RunClock:
             return self._open(train_id, wall, ended)
         if not self.run:
             return self._open(train_id, wall, None)
-        if train_id > self._last:
-            missing = max((train_id - self._last) // self._step - 1, 0)
-            self._note(train_id)
+        ahead = train_id - self._last
+        if 0 < ahead <= _MOST_MISSING * self._step:
+            self._recent.append(train_id)
             self._last = train_id
-            return Seen(missing=missing)
-        if train_id == self._last:
+            return Seen(missing=max(ahead // self._step - 1, 0))
+        if ahead == 0:
             return Seen(duplicate=True)
-        if train_id not in self._recent and self._last - train_id <= _LATE_STEPS * self._step:
-            self._note(train_id)
+        if -_LATE_STEPS * self._step <= ahead < 0 and train_id not in self._recent:
+            self._recent.append(train_id)
             return Seen(late=True)
         return self._open(train_id, wall, "aborted")
-
-    def _note(self, train_id: int) -> None:
-        self._recent.append(train_id)
 
     def _open(self, train_id: int, wall: float, ended: str | None) -> Seen:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall))
@@ -84,6 +82,6 @@ class RunClock:
         self._name = name
         self.run = name if self._repeats == 1 else f"{name}-{self._repeats}"
         self._recent.clear()
-        self._note(train_id)
+        self._recent.append(train_id)
         self._last = train_id
         return Seen(ended=ended, opened=True)

@@ -1,0 +1,74 @@
+"""The sending side of a stream: a push, pub or rep socket that sends multipart messages, or says that it cannot."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import zmq
+
+Side: TypeAlias = Literal["push", "pub", "rep"]
+Part: TypeAlias = bytes | memoryview
+
+_KINDS = {"push": zmq.PUSH, "pub": zmq.PUB, "rep": zmq.REP}
+_SLICE_S = 0.1
+_LINGER_MS = 2000
+
+
+class Server:
+    """A sending socket, bound to ``endpoint`` or connected to it. Not for several threads.
+
+    A rep answers ``b"next"`` with a message, and anything else with an error text, as a karabo-bridge does.
+    """
+
+    def __init__(self, endpoint: str, side: Side, bind: bool = True, hwm: int = 1) -> None:
+        self._side = side
+        self._asked = False
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(_KINDS[side])
+        try:
+            self._socket.set(zmq.LINGER, _LINGER_MS)
+            self._socket.set_hwm(hwm)
+            (self._socket.bind if bind else self._socket.connect)(endpoint)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            doing = "bind to" if bind else "connect to"
+            raise OSError(
+                error.errno,
+                f"cannot {doing} {endpoint!r}: {error.strerror}; write it as tcp://HOST:PORT with a free port",
+            ) from error
+        self.endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
+
+    def send(self, parts: Sequence[Part], stop: threading.Event, until: float | None = None) -> bool:
+        """Send one message; wait for room, or for a request, until ``until`` (monotonic s; None: as long as it takes).
+
+        Returns False when the time was up, or ``stop`` was set, before anybody took it. A pub always sends at once.
+        """
+        while not self._ready():
+            left = _SLICE_S if until is None else min(until - time.monotonic(), _SLICE_S)
+            if stop.is_set() or left <= 0:
+                return False
+            self._socket.poll(int(left * 1000) or 1, zmq.POLLIN if self._side == "rep" else zmq.POLLOUT)
+        try:
+            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
+        self._asked = False
+        return True
+
+    def close(self) -> None:
+        """Close; what was sent goes on being delivered for up to two seconds."""
+        self._socket.close(linger=_LINGER_MS)
+        self._context.term()
+
+    def _ready(self) -> bool:
+        if self._side != "rep":
+            return bool(self._socket.poll(0, zmq.POLLOUT))
+        while not self._asked and self._socket.poll(0, zmq.POLLIN):
+            request = self._socket.recv()
+            self._asked = request == b"next"
+            if not self._asked:
+                self._socket.send(b"Error: bad request " + request[:100])
+        return self._asked
