@@ -37,10 +37,9 @@ def decompress(
     With ``out`` (same shape and native dtype) the pixels are written there and ``out`` is returned. Without it the
     answer may be a read-only view of the received bytes (``none``). Decoding runs without the GIL.
 
-    Raises:
-        BadData: ``shape`` (negative extents, or unlike ``out``), ``dtype`` (not a number, or unlike ``out``), ``size``
-            (more than ``max_bytes``, or the sizes in shape, header and buffer disagree), ``decompress`` (unknown
-            compression, nonsense block size, or the bytes cannot be decoded).
+    Raises ``BadData``: ``shape`` (negative extents, or unlike ``out``), ``dtype`` (not a number, or unlike ``out``),
+    ``size`` (more than ``max_bytes``, or the sizes in shape, header and buffer disagree), ``decompress`` (unknown
+    compression, nonsense block size, or the bytes cannot be decoded).
     """
     compression, order = encoded.compression, "C"
     if compression.endswith(COLUMN_MAJOR):
@@ -75,8 +74,7 @@ def decompress_many(
     The first usable item says what shape and dtype the stack has. With ``errors``, what cannot be decoded is told
     there (index to error) and its row is zero, so that one bad frame does not take a burst with it.
 
-    Raises:
-        BadData: as ``decompress``; at once without ``errors``, and with it only when no item is usable.
+    Raises ``BadData`` as ``decompress``; at once without ``errors``, and with it only when no item is usable.
     """
     stack = out
     faults: dict[int, BadData] = {}
@@ -99,6 +97,7 @@ def decompress_many(
     return stack
 
 
+_CHANGED = "it changed during the run"
 _CUT = "the message was cut, or its header belongs to another image"
 
 
@@ -116,9 +115,9 @@ def _checked_size(encoded: Encoded, max_bytes: int) -> int:
 
 def _check_out(out: npt.NDArray[Any], encoded: Encoded) -> None:
     if out.shape != encoded.shape:
-        raise BadData("shape", f"image: shape {encoded.shape} where {out.shape} was expected; it changed during the run")
+        raise BadData("shape", f"image: shape {encoded.shape} where {out.shape} was expected; {_CHANGED}")
     if out.dtype != encoded.dtype.newbyteorder("="):
-        raise BadData("dtype", f"image: type {encoded.dtype} where {out.dtype} was expected; it changed during the run")
+        raise BadData("dtype", f"image: type {encoded.dtype} where {out.dtype} was expected; {_CHANGED}")
 
 
 def _expand(buffer: memoryview | bytes, compression: str, itemsize: int, nbytes: int) -> bytes:
@@ -145,7 +144,7 @@ def _check_shuffled(buffer: memoryview | bytes, compression: str, itemsize: int,
         raise BadData("decompress", f"image: {compression} of {len(buffer)} bytes has no data; {_CUT}")
     said, block = _HEADER.unpack_from(buffer)
     if said != nbytes:
-        raise BadData("size", f"image: {compression} header says {said} bytes where shape and type say {nbytes}; {_CUT}")
+        raise BadData("size", f"image: {compression} header says {said} bytes, shape and type {nbytes}; {_CUT}")
     # A block holds a multiple of eight elements; one larger than the array only costs a buffer as large as it says.
     if block == 0 or block % (8 * itemsize) or block > max(nbytes, 1 << 20):
         raise BadData("decompress", f"image: {compression} block of {block} bytes does not fit elements of {itemsize}")
