@@ -12,8 +12,9 @@ from pydantic import Field
 
 from ..flow.frame import BadData, Encoded, Failure, Incoming, Key, Raw
 from ..flow.ports import Facts
-from .receiver import Receiver, SocketSettings
+from .receiver import Receiver
 from .series import Book
+from .sockets import SocketSettings
 from .wire import dectris_v1, dectris_v2
 from .wire.messages import End, Foreign, Image, Message, Start
 
@@ -27,6 +28,10 @@ class DectrisSettings(SocketSettings):
 
     kind: Literal["dectris"] = "dectris"
     pattern: Literal["pull", "sub"] = Field("pull", description="pull: every image once; sub: a preview that may drop")
+    hwm: int = Field(200, ge=1, description="messages ZeroMQ may hold for us before the sender waits or drops")
+    max_message_mb: int = Field(
+        512, ge=1, description="a message part longer than this closes the connection (10^6 bytes)"
+    )
     channel: str = Field("", description="threshold to analyse, such as threshold_2; empty: the first one")
     shared: bool = Field(
         False, description="other receivers take images of the same sender: gaps are normal and not counted as missing"
@@ -62,7 +67,7 @@ class Assembler:
                     else:
                         self._take(message, parts, arrived, wall, out)
             elif len(parts) > 1:
-XX
+                raise BadData("foreign", f"{len(parts)} parts, first {bytes(parts[0][:8])!r}: not a DECTRIS stream")
             else:
                 self._take(self._v2.parse(parts[0]), parts, arrived, wall, out)
         except BadData as error:
@@ -156,10 +161,11 @@ class DectrisSource:
 
     ``RunStart.info`` (each where the sender says it): ``energy_J``, ``wavelength_m``, ``distance_m``,
     ``x_pixel_size_m``, ``y_pixel_size_m``, ``beam_center_x_px``, ``beam_center_y_px``, ``image_size`` (y, x),
-    ``dtype``, ``saturation_value``, ``error_value``, ``exposure_s``, ``frame_s``, ``sensor_material``, ``sensor_thickness_m``,
-    ``threshold_energy_J`` (channel: J), ``images_expected``, ``detector``, ``detector_serial``, ``arm_date``,
-    ``user_data``, ``channels``, ``series``, ``series_unique_id``, ``problems``; and always ``pixel_mask`` (uint32
-    (y, x), DECTRIS's bits) and ``flatfield`` (float32 (y, x)), None where there is none. Empty when we joined late.
+    ``dtype``, ``saturation_value``, ``error_value``, ``exposure_s``, ``frame_s``, ``sensor_material``,
+    ``sensor_thickness_m``, ``threshold_energy_J`` (channel: J), ``images_expected``, ``detector``,
+    ``detector_serial``, ``arm_date``, ``user_data``, ``channels``, ``series``, ``series_unique_id``, ``problems``; and
+    always ``pixel_mask`` (uint32 (y, x), DECTRIS's bits) and ``flatfield`` (float32 (y, x)), None where there is none.
+    Empty when we joined late.
     ``Raw.info``: ``start_s``, ``stop_s``, ``real_s`` (since the series began), ``series_date``, ``user_data``.
     """
 
