@@ -31,7 +31,8 @@ class CardInput:
 
     ``name`` is ``photons`` for hits. ``normalisation`` says in words what the module does to its input first (it is
     part of the module, so that nobody can forget it). ``pixel_um`` (pixel size in micrometres) and ``q_range_per_nm``
-    (lowest and highest momentum transfer in 1/nm) are there when known.
+    (lowest and highest momentum transfer in 1/nm) are there when known. Where ``dtype`` is an integer, the model was
+    trained on counts, and fractions of photons are rounded for it.
     """
 
     name: str

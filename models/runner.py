@@ -62,8 +62,9 @@ class Runner:
     def prepare(self, arrays: npt.NDArray[Any] | Sequence[npt.NDArray[Any]]) -> Batch:
         """Copy up to ``batch`` frames, (n, y, x) or a sequence of (y, x), into a padded batch. Any thread.
 
-        Any numeric dtype is taken where the model takes float32; otherwise every value of it must fit. Raises
-        ``BundleError`` (``shape``, ``dtype``) with what the model takes, ``ValueError`` for more than ``batch`` frames.
+        Any real dtype is taken. For a model that takes integers, numbers are rounded and cut off at the ends of its
+        range. Raises ``BundleError`` (``shape``, ``dtype``) with what the model takes, ``ValueError`` for more than
+        ``batch`` frames.
         """
         count = len(arrays)
         bucket = next((size for size in self.buckets if size >= count), None)
@@ -72,10 +73,10 @@ class Runner:
         host = self._lane.staging((bucket, *self._shape), self._input_dtype, self._check(arrays))
         rows = host.numpy().reshape(bucket, *self._frame_shape)
         if isinstance(arrays, np.ndarray):
-            np.copyto(rows[:count], arrays, casting="unsafe")
+            _copy(rows[:count], arrays)
         else:
             for row, frame in zip(rows, arrays, strict=False):
-                np.copyto(row, frame, casting="unsafe")
+                _copy(row, frame)
         rows[count:] = 0
         return self._lane.send(host, self._input_dtype, count)
 
@@ -138,7 +139,7 @@ class Runner:
         return 1e3 * called, False
 
     def _check(self, arrays: npt.NDArray[Any] | Sequence[npt.NDArray[Any]]) -> torch.dtype | None:
-        """Refuse frames of another shape, or that would not fit; answer their dtype, if torch knows it."""
+        """Refuse frames of another shape; answer their dtype, if torch knows it and all its values fit."""
         if isinstance(arrays, np.ndarray):
             shapes, dtypes = {arrays.shape[1:]}, {arrays.dtype}
         else:
@@ -148,9 +149,19 @@ class Runner:
             needed, given = (" × ".join(map(str, extents)) for extents in (self._frame_shape, shape))
             raise BundleError("shape", f"{path}: takes frames of {needed}, was given {given}; crop, pad or bin them")
         for dtype in dtypes:
-            if takes != "float32" and not np.can_cast(dtype, takes, "safe"):
-                raise BundleError("dtype", f"{path}: takes {takes}, was given {dtype}; convert the frames first")
-        return _AS_IT_CAME.get(dtypes.pop()) if len(dtypes) == 1 else None
+            if dtype.kind not in "biuf":
+                raise BundleError("dtype", f"{path}: takes {takes}, was given {dtype}; give real numbers")
+        came = dtypes.pop() if len(dtypes) == 1 else None
+        return _AS_IT_CAME.get(came) if came is not None and np.can_cast(came, takes, "same_kind") else None
+
+
+def _copy(target: npt.NDArray[Any], source: npt.NDArray[Any]) -> None:
+    """Copy numbers into another dtype: into integers, rounded and cut off at the ends, and 0 for NaN."""
+    if target.dtype.kind != "f" and not np.can_cast(source.dtype, target.dtype, "safe"):
+        ends = np.iinfo(target.dtype)
+        rounded = np.nan_to_num(np.rint(source), nan=0, posinf=ends.max, neginf=ends.min)
+        source = rounded.clip(ends.min, ends.max)
+    np.copyto(target, source, casting="unsafe")
 
 
 def _buckets(batch: int) -> tuple[int, ...]:

@@ -41,6 +41,11 @@ class WarmUp:
     trials: tuple[Trial, ...]
     seconds: float
 
+    @property
+    def dtype(self) -> str:
+        """``float32`` or ``bfloat16``, as chosen."""
+        return self.plan.dtype
+
     def to_json(self) -> dict[str, Any]:
         """A mapping that JSON can hold."""
         found = asdict(self)

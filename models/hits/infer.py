@@ -17,11 +17,11 @@ SINGLE = 1
 """The class that counts as a hit: exactly one particle."""
 
 CLASSES = ("0", "1", "2", "3", "4+")
-_STILL_GOOD = 0x2 | 0x1000  # CXI: saturated, and "has signal". Neither is a reason to see nothing there.
+_UNUSABLE = 0x1 | 0x4 | 0x8 | 0x10 | 0x80 | 0x200 | 0x400
 
 
 class Verdicts(NamedTuple):
-    """``labels`` int64 (n,): likeliest class; ``scores`` float32 (n,): probability of a single hit; ``accepted`` (n,)."""
+    """``labels`` int64 (n,): likeliest class. ``scores`` float32 (n,): probability of one particle. ``accepted`` bool."""
 
     labels: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
@@ -90,15 +90,15 @@ def verdicts(probabilities: npt.NDArray[np.floating[Any]], threshold: float) -> 
 def bad_pixels(mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Which pixels of a mask hold nothing to be used: bool, True = bad, or the pixel bits of CXI 1.6 (0 = good).
 
-    Saturated pixels (bit 0x2) and those that only say that they hold signal (0x1000) are used: a bright pixel that
-    became 0 would change the pattern more than one that is cut off.
+    Of CXI's bits, invalid, hot, dead, shadowed, bad, missing and noisy count. A saturated pixel (0x2) is used: where
+    there were at least so many photons, 0 would be the worst guess. Raises ``ValueError`` for a mask of floats.
     """
     if mask.dtype == np.bool_:
         return mask
     if mask.dtype.kind not in "iu":
         raise ValueError(f"mask: has dtype {mask.dtype}; give bool (True = bad) or CXI's pixel bits (integers)")
-    wanted = np.array(~_STILL_GOOD & 0xFFFFFFFF, np.uint32).astype(mask.dtype)
-    bad: npt.NDArray[np.bool_] = np.bitwise_and(mask, wanted) != 0
+    bits = _UNUSABLE & int(np.iinfo(mask.dtype).max)
+    bad: npt.NDArray[np.bool_] = np.bitwise_and(mask, mask.dtype.type(bits)) != 0
     return bad
 
 

@@ -8,7 +8,6 @@ background, as hit finding for single particles does at the European XFEL.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,46 +19,40 @@ _SCRATCH_PIXELS = 1 << 18  # the comparison's answer stays in the processor's ca
 _MAD_TO_SIGMA = 1.4826
 
 
-@dataclass(frozen=True, slots=True)
-class LitPixelSettings:
-    """``adu_threshold``: a pixel above it is lit, in the frames' unit (ADU or photons). ``hitscore_threshold``: lit
-    pixels from which on a shot is a hit. ``adaptive``: instead, more than ``n_sigma`` robust standard deviations above
-    the median of the last ``window`` shots, looked at anew every ``update_every`` shots.
-    """  # noqa: D205
-
-    adu_threshold: float = 20.0
-    hitscore_threshold: int = 200
-    adaptive: bool = False
-    n_sigma: float = 5.0
-    window: int = 1024
-    update_every: int = 32
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.adu_threshold) or not math.isfinite(self.n_sigma) or self.n_sigma < 0:
-            raise ValueError(
-                f"adu_threshold {self.adu_threshold}, n_sigma {self.n_sigma}: must be numbers, n_sigma >= 0"
-            )
-        if self.hitscore_threshold < 0:
-            raise ValueError(f"hitscore_threshold: {self.hitscore_threshold} is not a number of pixels")
-        if not 1 <= self.update_every <= self.window:
-            raise ValueError(f"update_every: {self.update_every} is not from 1 to window ({self.window})")
-
-
 class LitPixels:
     """Counts lit pixels and says which shots are hits. One thread; the memory is bounded by ``window``.
 
-    Adaptive: the first ``update_every`` shots are judged by ``hitscore_threshold``, because there is no background yet.
-    From then on the background is that of all shots so far, then of the last ``window``. A shot is a hit when its count
-    is above median + n_sigma · spread, where the spread is 1.4826 times the median absolute deviation, and at least the
-    square root of the median and 1, the noise of a count. Hits are part of the window, so that a background that rises
-    for good is learned; the median does not mind while fewer than half of the shots are hits. The limit changes after
-    every ``update_every`` shots, wherever bursts begin and end: the same shots give the same answers.
+    ``adu_threshold``: a pixel above it is lit, in the frames' unit (ADU or photons). ``hitscore_threshold``: a shot
+    with at least so many lit pixels is a hit. ``adaptive``: instead, a shot is a hit when its count is above
+    median + ``sigmas`` · spread of the last ``window`` shots, where the spread is 1.4826 times the median absolute
+    deviation, and at least the square root of the median, and 1: the noise of a count.
+
+    Adaptive from the first shot on: the first ``update_every`` shots are judged by ``hitscore_threshold``, because
+    there is no background yet; then the background is that of all shots so far, until there are ``window``. Hits are
+    part of it, so that a background that rises for good is learned; the median does not mind while fewer than half of
+    the shots are hits. The limit changes after every ``update_every`` shots, wherever bursts begin and end: the same
+    shots give the same answers. Raises ``ValueError`` for settings that mean nothing.
     """
 
-    def __init__(self, settings: LitPixelSettings) -> None:
-        self.settings = settings
-        self._limit = settings.hitscore_threshold - 1.0
-        self._past = np.zeros(settings.window, np.int64)
+    def __init__(
+        self,
+        *,
+        adu_threshold: float = 20,
+        hitscore_threshold: int = 200,
+        adaptive: bool = False,
+        sigmas: float = 5,
+        window: int = 1024,
+        update_every: int = 32,
+    ) -> None:
+        if not math.isfinite(adu_threshold) or not math.isfinite(sigmas) or sigmas < 0:
+            raise ValueError(f"adu_threshold {adu_threshold}, sigmas {sigmas}: give numbers, sigmas at least 0")
+        if hitscore_threshold < 0 or window < 1 or update_every < 1:
+            raise ValueError("hitscore_threshold must be at least 0, window and update_every at least 1")
+        self._adu_threshold = adu_threshold
+        self._adaptive, self._sigmas = adaptive, sigmas
+        self._every = min(update_every, window)
+        self._limit = hitscore_threshold - 1.0
+        self._past = np.zeros(window, np.int64)
         self._seen = 0
         self._scratch = np.empty(0, np.bool_)
 
@@ -82,7 +75,7 @@ class LitPixels:
     def count(self, stack: npt.NDArray[Any], mask: npt.NDArray[Any] | None = None) -> npt.NDArray[np.int64]:
         """Lit pixels of each frame, int64 (n,), without judging or learning from them."""
         counts = np.empty(len(stack), np.int64)
-        limit = self.settings.adu_threshold
+        limit = self._adu_threshold
         # An integer pixel is above 20.5 where it is above 20; comparing integers with integers is ten times as fast.
         above: float = math.floor(limit) if stack.dtype.kind in "iu" else limit
         good = _good(stack, mask)
@@ -100,19 +93,22 @@ class LitPixels:
         return counts
 
     def _judge(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        if not self.settings.adaptive:
+        if not self._adaptive:
             return counts > self._limit
         hits = np.empty(len(counts), np.bool_)
-        first, every, window = 0, self.settings.update_every, self.settings.window
+        first = 0
         while first < len(counts):
-            part = slice(first, first + every - self._seen % every)
+            part = slice(first, first + self._every - self._seen % self._every)
             hits[part] = counts[part] > self._limit
-            self._past[np.arange(self._seen, self._seen + hits[part].size) % window] = counts[part]
-            self._seen += hits[part].size
+            self._learn(counts[part])
             first = part.stop
-            if self._seen % every == 0:
-                self._limit = _limit(self._past[: self._seen], self.settings.n_sigma)
         return hits
+
+    def _learn(self, counts: npt.NDArray[np.int64]) -> None:
+        self._past[np.arange(self._seen, self._seen + len(counts)) % len(self._past)] = counts
+        self._seen += len(counts)
+        if self._seen % self._every == 0:
+            self._limit = _limit(self._past[: self._seen], self._sigmas)
 
 
 def photon_sums(stack: npt.NDArray[Any], mask: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
@@ -143,7 +139,7 @@ def _good(stack: npt.NDArray[Any], mask: npt.NDArray[Any] | None) -> npt.NDArray
     return good.reshape(-1) if mask.ndim == stack.ndim - 1 else good.reshape(len(stack), -1)
 
 
-def _limit(counts: npt.NDArray[np.int64], n_sigma: float) -> float:
+def _limit(counts: npt.NDArray[np.int64], sigmas: float) -> float:
     median = float(np.median(counts))
     deviation = float(np.median(np.abs(counts - median)))
-    return median + n_sigma * max(_MAD_TO_SIGMA * deviation, math.sqrt(median), 1.0)
+    return median + sigmas * max(_MAD_TO_SIGMA * deviation, math.sqrt(median), 1.0)
