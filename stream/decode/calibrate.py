@@ -102,7 +102,7 @@ class Calibrator:
         and values beyond belief become masked pixels (``INVALID``). Raises ``BadData`` for another shape or dtype.
         """
         self._check(stack, masks)
-        flat = np.ascontiguousarray(stack).reshape(len(stack), -1)
+        flat = np.ascontiguousarray(stack).reshape(len(stack), self._static.size)
         found = self._frame_masks(flat)
         if masks is not None:
             given = np.broadcast_to(masks.astype(np.uint32, copy=False).reshape(-1, flat.shape[1]), flat.shape)
@@ -164,10 +164,10 @@ class Calibrator:
             found.append((~(np.abs(frame) <= BELIEVABLE), PixelMask.INVALID))
         mask: Mask | None = None
         for where, bit in found:
-            where &= self._good
-            if where.any():
+            new = where & self._good
+            if new.any():
                 mask = self._static.copy() if mask is None else mask
-                np.bitwise_or(mask, np.uint32(bit), out=mask, where=where)
+                np.bitwise_or(mask, np.uint32(bit), out=mask, where=new)
         return mask
 
     def _convert(self, flat: Array, masks: list[Mask | None]) -> npt.NDArray[np.float32] | npt.NDArray[np.uint16]:

@@ -58,7 +58,7 @@ def read_dataset(reference: str, base: Path | None = None) -> npt.NDArray[Any]:
         array = _read(path, dataset)
     except KeyError as error:
         raise ConstantsError([f"{path}: no dataset {dataset!r}; the file has {error.args[0]}"]) from None
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as error:
         raise ConstantsError([f"{path}: {dataset or 'array'} cannot be read ({error}); write it again"]) from error
     if array.dtype.kind not in "biuf":
         raise ConstantsError([f"{path}: {dataset or 'array'} has dtype {array.dtype}; expected numbers"])
@@ -66,13 +66,15 @@ def read_dataset(reference: str, base: Path | None = None) -> npt.NDArray[Any]:
 
 
 def _read(path: Path, dataset: str) -> npt.NDArray[Any]:
-    if path.suffix == ".npy":
-        return np.asarray(np.load(path, allow_pickle=False))
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            if dataset not in archive:
-                raise KeyError(", ".join(archive))
-            return np.asarray(archive[dataset])
+    if path.suffix in (".npy", ".npz"):
+        # opened here, because numpy leaves a file it cannot make sense of open
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            if dataset not in loaded:
+                raise KeyError(", ".join(loaded))
+            return np.asarray(loaded[dataset])
     with h5py.File(path, "r") as file:
         found = file.get(dataset)
         if not isinstance(found, h5py.Dataset):
