@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import h5py
@@ -19,7 +20,6 @@ import hdf5plugin
 import numpy as np
 import numpy.typing as npt
 
-from ... import __version__
 from ..flow.frame import EMPTY
 from .cxi_rows import IDENTIFIER, row_dtype
 
@@ -45,7 +45,8 @@ class Layout:
     """What is fixed when a file is laid out.
 
     ``shape`` of one frame: (y, x) or (module, y, x). ``whole``: a stacked frame is one chunk, not one per module.
-    ``identifier_bytes``: room for the longest identifier of the run. ``compressed``: bitshuffle-LZ4 (HDF5 filter 32008).
+    ``identifier_bytes``: room for the longest identifier of the run. ``compressed``: with bitshuffle-LZ4, which is HDF5
+    filter 32008.
     """
 
     shape: tuple[int, ...]
@@ -71,8 +72,8 @@ class Layout:
 class About:
     """What a file says of its run besides the frames.
 
-    ``started``: seconds since 1970. ``info``: ``RunStart.info`` (SI units). ``mask``: CXI's pixel bits, the shape of one
-    frame, for a file whose frames share one mask.
+    ``started``: seconds since 1970. ``info``: ``RunStart.info`` (SI units). ``mask``: CXI's pixel bits, the shape of
+    one frame, for a file whose frames share one mask.
     """
 
     run: str
@@ -102,7 +103,7 @@ def lay_out(file: h5py.File, layout: Layout, about: About) -> None:
     file["cxi_version"] = np.int32(CXI_VERSION)
     file["number_of_entries"] = np.int32(1)
     entry = file.create_group("entry_1")
-    put_text(entry, "program_name", f"beamsieve {__version__}")
+    put_text(entry, "program_name", f"beamsieve {version('beamsieve')}")
     put_text(entry, "start_time", iso_time(about.started))
     put_text(entry, "end_time", iso_time(about.started), TIME_BYTES)
     put_text(entry, "end_reason", "", REASON_BYTES)
@@ -215,7 +216,7 @@ def _put_columns(entry: h5py.Group, layout: Layout) -> None:
 def _put_process(result: h5py.Group, about: About) -> None:
     process = result.create_group("process_1")
     put_text(process, "program", "beamsieve")
-    put_text(process, "version", __version__)
+    put_text(process, "version", version("beamsieve"))
     put_text(process, "date", iso_time(about.started))
     if about.configuration:
         note = process.create_group("note_1")

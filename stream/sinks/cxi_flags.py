@@ -40,16 +40,20 @@ class AsIfClosed(io.RawIOBase):
         self._head = bytes(head)
 
     def readable(self) -> bool:
+        """Yes."""
         return True
 
     def seekable(self) -> bool:
+        """Yes."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move, and say where to."""
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
         return self._at
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        """Fill ``buffer`` from the file, with the closed superblock in place of its own."""
         view = memoryview(buffer).cast("B")
         got = os.preadv(self._fd, [view], self._at)
         if self._at < _SIZE:
@@ -59,6 +63,7 @@ class AsIfClosed(io.RawIOBase):
         return got
 
     def close(self) -> None:
+        """Close the file."""
         if not self.closed:
             os.close(self._fd)
         super().close()

@@ -42,7 +42,7 @@ class PartError(Exception):
 
 
 class Part:
-    """One file of a run. Used by one thread; every method may raise ``PartError``, and then only ``abandon`` is left."""
+    """One file of a run, for one thread. What raises ``PartError`` leaves nothing to do but ``abandon``."""
 
     def __init__(self, path: Path, layout: Layout, about: About, *, swmr: bool = True) -> None:
         """Create ``<path>.inprogress`` and lay it out; neither it nor ``path`` may exist."""

@@ -50,6 +50,7 @@ def recover(path: Path, *, keep: bool = False) -> Recovered:
 
     Raises:
         BadData: ``in_use`` (its writer lives), ``empty`` (no frame was flushed), ``space``, ``format``.
+
     """
     if not path.name.endswith(SUFFIX):
         raise BadData("format", f"{path}: not a file in progress; name files that end in {SUFFIX}")
@@ -109,7 +110,7 @@ def _readable(dataset: h5py.Dataset, count: int) -> int:
                 return start
             if info.byte_offset is None:
                 return start
-    return min(count, dataset.shape[0])
+    return min(count, int(dataset.shape[0]))
 
 
 def _chunks_at(dataset: h5py.Dataset, start: int) -> Iterator[tuple[int, ...]]:

@@ -23,7 +23,7 @@ _INT8, _INT32, _INT64 = 2**7 - 1, 2**31 - 1, 2**63 - 1
 def row_dtype(classes: int, identifier_bytes: int) -> np.dtype[Any]:
     """One row, in the order in which ``to_row`` fills it.
 
-    ``experiment_identifier``: ``series:number`` or ``train:pulse``. ``hit_score``: what was compared with ``threshold``.
+    ``experiment_identifier``: ``series:number`` or ``train:pulse``. ``hit_score``: compared with ``threshold``.
     ``class_probabilities``, ``threshold``, ``photons``: NaN where unknown; ``label``, ``lit_pixels``, ``train``,
     ``pulse``: -1. ``model_id``: SHA-256 of the model. ``decided_by``: ``model`` or ``prescreen``. ``accepted_reason``:
     ``hit`` or ``random_miss``. ``sampling_weight``: how many frames this one stands for. ``timestamp``: seconds since
@@ -55,10 +55,10 @@ def identifier_room(key: Key) -> int:
     return max(len(key.run.encode()), 20) + 21
 
 
-def class_count(result: Result) -> int:
-    """How many classes the model told apart: 5 where it is not known."""
+def class_count(result: Result, otherwise: int) -> int:
+    """How many classes the model told apart; ``otherwise`` where no model was asked."""
     probabilities = result.found.get("probabilities")
-    return CLASSES if probabilities is None else len(probabilities)
+    return otherwise if probabilities is None else len(probabilities)
 
 
 def to_row(result: Result, classes: int) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ from .cxi import About, Layout
 from .cxi_master import write_master
 from .cxi_part import SUFFIX, Part, PartError, free_name
 from .cxi_recover import leftovers
-from .cxi_rows import class_count, identifier_room
+from .cxi_rows import CLASSES, class_count, identifier_room
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,7 @@ class _Run:
     info: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     mask: npt.NDArray[np.uint32] | None = None
     parts: int = 0
+    classes: int = CLASSES
     own_masks: bool = False
     same_mask: object = None
 
@@ -116,16 +117,18 @@ class Hdf5Sink:
     def __init__(
         self,
         settings: Hdf5Settings,
-        *,
-        configuration: str = "",
         facts: Facts | None = None,
+        *,
+        config: str = "",
+        base: Path = Path(),
         free: Callable[[Path], int] = free_bytes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make the directory. Raises ``OSError`` naming it and the remedy if nothing can be written there."""
+        """Touch nothing yet. ``config``: text kept in every file. ``base``: where a relative directory is."""
         self.settings = settings
         self.files: list[Path] = []
-        self._configuration = configuration
+        self._config = config
+        self._directory = base / settings.directory
         self._facts: Facts = facts or NoFacts()
         self._free = free
         self._clock = clock
@@ -136,8 +139,15 @@ class Hdf5Sink:
         self._pause = FIRST_PAUSE_S
         self._short: str | None = None
         self._checked = -math.inf
-        _make(settings.directory)
-        for path in leftovers(settings.directory):
+
+    def open(self) -> None:
+        """Make the directory, and say in the log which files of a killed daemon lie in it.
+
+        For the service, before it runs. Raises ``OSError`` naming the directory and the remedy if nothing can be
+        written there.
+        """
+        _make(self._directory)
+        for path in leftovers(self._directory):
             log.warning("%s: its writer was killed; finish it with: beamsieve recover %s", path, path)
 
     # Sink
@@ -217,7 +227,11 @@ class Hdf5Sink:
 
     def _fits(self, run: _Run, layout: Layout, result: Result) -> bool:
         data = result.frame.data
-        if data.shape != layout.shape or data.dtype != layout.dtype or class_count(result) != layout.classes:
+        if (
+            data.shape != layout.shape
+            or data.dtype != layout.dtype
+            or class_count(result, layout.classes) != layout.classes
+        ):
             return False
         return layout.mask_per_frame or not self._needs_own_mask(run, result)
 
@@ -235,8 +249,8 @@ class Hdf5Sink:
         if not self._may_open():
             return None
         layout, about = self._layout(run, result), self._about(run, result)
-        path = self._path(run.parts + 1, run.name)
         try:
+            path = self._path(run.parts + 1, run.name)
             self._part = Part(path, layout, about, swmr=self.settings.swmr)
         except PartError as error:
             self._pause_after(error)
@@ -247,10 +261,11 @@ class Hdf5Sink:
 
     def _layout(self, run: _Run, result: Result) -> Layout:
         frame = result.frame
+        run.classes = class_count(result, run.classes)
         return Layout(
             shape=frame.data.shape,
             dtype=frame.data.dtype,
-            classes=class_count(result),
+            classes=run.classes,
             mask_per_frame=self._needs_own_mask(run, result),
             whole=frame.chunk is not None and frame.chunk.shape == frame.data.shape,
             identifier_bytes=identifier_room(frame.key),
@@ -270,11 +285,15 @@ class Hdf5Sink:
             mask=mask,
             instrument=self.settings.instrument,
             sample=self.settings.sample,
-            configuration=self._configuration,
+            configuration=self._config,
         )
 
     def _path(self, part: int, run: str) -> Path:
-        return free_name(self.settings.directory / self.settings.name.format(run=safe_name(run), part=part))
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            return free_name(self._directory / self.settings.name.format(run=safe_name(run), part=part))
+        except OSError as error:
+            raise PartError(f"{self._directory}: cannot be made: {error.strerror}", full=False) from error
 
     # Writing and closing
 
@@ -318,7 +337,7 @@ class Hdf5Sink:
         self._close_part(reason)
         parts, self._closed_parts = self._closed_parts, []
         if len(parts) > 1 and self.settings.master and self._run is not None:
-            path = free_name(self.settings.directory / f"{safe_name(self._run.name)}_master.cxi")
+            path = free_name(self._directory / f"{safe_name(self._run.name)}_master.cxi")
             try:
                 self.files.append(write_master(path, parts))
             except (OSError, RuntimeError, ValueError) as error:
@@ -353,7 +372,7 @@ class Hdf5Sink:
     def _look_at_space(self) -> None:
         """Close the file in good order while there is room to; take frames again when there is clearly more."""
         self._checked = self._clock()
-        directory, least = self.settings.directory, self.settings.min_free_gb * GIGA
+        directory, least = self._directory, self.settings.min_free_gb * GIGA
         try:
             free = self._free(directory)
         except OSError as error:
@@ -379,7 +398,7 @@ class Hdf5Sink:
             return Failure(key, "disk_full", self._short)
         if self._refusal is not None:
             return Failure(key, self._refusal.reason, self._refusal.detail)
-        return Failure(key, "file", f"{self.settings.directory}: cannot be written")
+        return Failure(key, "file", f"{self._directory}: cannot be written")
 
 
 def _make(directory: Path) -> None:
