@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +30,8 @@ class Conditions:
     """
 
     photons: Range = (1e4, 1e6)
-    speckles: Range = (6.0, 14.0)
-    edge_angle_rad: Range = (0.02, 0.3)
+    speckles: Range = (8.0, 16.0)
+    edge_angle_rad: Range = (0.05, 0.3)
     spacing: Range = (1.0, 1.0)
     orientation: str = "mixed"
     residual_photons: Range = (10.0, 3e4)
@@ -58,6 +59,7 @@ EFFECTS = (
     "streak_photons",
     "fluence_spread",
 )
+_DEFAULTS = {f.name: f.default for f in fields(Conditions)}
 PAPER = Conditions()
 DETECTOR = Conditions(
     beam_stop_px=(2.0, 7.0),
@@ -100,12 +102,8 @@ def preset(name: str) -> Conditions:
 def for_block(rng: np.random.Generator, conditions: Conditions) -> Conditions:
     """The conditions of one block: each effect stays with probability ``each``. Draws the same number always."""
     kept = rng.random(len(EFFECTS)) < conditions.each
-    off = {name: _default(name) for name, keep in zip(EFFECTS, kept, strict=True) if not keep}
+    off: dict[str, Any] = {name: _DEFAULTS[name] for name, keep in zip(EFFECTS, kept, strict=True) if not keep}
     return replace(conditions, **off)
-
-
-def _default(name: str) -> object:
-    return next(f.default for f in fields(Conditions) if f.name == name)
 
 
 def log_uniform(rng: np.random.Generator, bounds: Range) -> float:

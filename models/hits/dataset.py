@@ -79,8 +79,8 @@ def _load(folder: Path | None, recipe: Recipe, block: int) -> Patterns | None:
     if path is None or not path.exists():
         return None
     with np.load(path, allow_pickle=False) as kept:
-        arrays = [kept[name] for name in ("images", "labels", "model_id", "shape_id", "photons", "masks")]
-    return Patterns(*arrays, recipe.shapes)
+        images, labels, photons = kept["images"], kept["labels"], kept["photons"]
+        return Patterns(images, labels, kept["model_id"], kept["shape_id"], photons, kept["masks"], recipe.shapes)
 
 
 def _save(folder: Path | None, block: int, p: Patterns) -> None:

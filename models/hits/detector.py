@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .conditions import Conditions, log_uniform
 
+Image = npt.NDArray[np.float32]
+
 SATURATION = 65535
 _NORMAL_FROM = 64.0
 
@@ -74,8 +76,8 @@ def mask(rng: np.random.Generator, c: Conditions, size: int, centre: tuple[float
     return dead
 
 
-def smooth_scatter(rng: np.random.Generator, size: int, centre: tuple[float, float]) -> npt.NDArray[np.float32]:
-    """Scatter of gas and apertures, sum 1, float32 (size, size): a wide halo with a power-law tail, and a flat floor."""
+def smooth_scatter(rng: np.random.Generator, size: int, centre: tuple[float, float]) -> Image:
+    """Scatter of gas and apertures, sum 1, float32 (size, size): a halo with a power-law tail, and a flat floor."""
     row, column = np.mgrid[:size, :size] - (size - 1) / 2
     turn = rng.uniform(0, np.pi)
     stretch = rng.uniform(0.7, 1.0)
@@ -84,37 +86,37 @@ def smooth_scatter(rng: np.random.Generator, size: int, centre: tuple[float, flo
     width = size * rng.uniform(0.03, 0.35)
     halo = (1 + (a**2 + (b / stretch) ** 2) / width**2) ** -rng.uniform(1.0, 3.0)
     floor = rng.uniform(0, 0.7)
-    return ((1 - floor) * halo / halo.sum() + floor / size**2).astype(np.float32)
+    both: Image = ((1 - floor) * halo / halo.sum() + floor / size**2).astype(np.float32)
+    return both
 
 
-def streak(rng: np.random.Generator, size: int, centre: tuple[float, float]) -> npt.NDArray[np.float32]:
+def streak(rng: np.random.Generator, size: int, centre: tuple[float, float]) -> Image:
     """A streak through the beam, as a liquid jet or an aperture's edge makes it, sum 1, float32 (size, size)."""
     row, column = np.mgrid[:size, :size] - (size - 1) / 2
     turn, width = rng.uniform(0, np.pi), size * rng.uniform(0.006, 0.02)
     across = (row - centre[0]) * np.cos(turn) + (column - centre[1]) * np.sin(turn)
     along = (column - centre[1]) * np.cos(turn) - (row - centre[0]) * np.sin(turn)
     line = np.exp(-((across / width) ** 2) / 2) / (1 + np.abs(along) / (0.1 * size)) ** rng.uniform(1, 2)
-    return (line / line.sum()).astype(np.float32)
+    scaled: Image = (line / line.sum()).astype(np.float32)
+    return scaled
 
 
 def extra(
     rng: np.random.Generator, c: Conditions, labels: npt.NDArray[np.int8], size: int, centre: tuple[float, float]
-) -> npt.NDArray[np.float32]:
+) -> Image:
     """Expected photons (n, size, size) that do not come from particles: residual scatter, background, streaks."""
     added = np.zeros((len(labels), size, size), dtype=np.float32)
-    for image, label in zip(added, labels, strict=True):
+    for i, label in enumerate(labels):
         if label == 0 and rng.random() >= c.empty:
-            image += log_uniform(rng, c.residual_photons) * smooth_scatter(rng, size, centre)
+            added[i] += log_uniform(rng, c.residual_photons) * smooth_scatter(rng, size, centre)
         if c.background_photons is not None:
-            image += log_uniform(rng, c.background_photons) * smooth_scatter(rng, size, centre)
+            added[i] += log_uniform(rng, c.background_photons) * smooth_scatter(rng, size, centre)
         if c.streak_photons is not None and rng.random() < 0.3:
-            image += log_uniform(rng, c.streak_photons) * streak(rng, size, centre)
+            added[i] += log_uniform(rng, c.streak_photons) * streak(rng, size, centre)
     return added
 
 
-def count(
-    rng: np.random.Generator, c: Conditions, mean: Tensor, dead: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.uint16]:
+def count(rng: np.random.Generator, c: Conditions, mean: Tensor, dead: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint16]:
     """Photons uint16 (n, size, size) that a detector reports for expected photons ``mean``; 0 where it is ``dead``."""
     uniform = torch.from_numpy(rng.random(tuple(mean.shape), dtype=np.float32)).to(mean.device)
     photons = poisson(mean, uniform).cpu().numpy()
@@ -122,4 +124,5 @@ def count(
         noise = rng.standard_normal(photons.shape, dtype=np.float32) * np.float32(rng.uniform(*c.readout_photons))
         photons = np.rint(photons + noise)
     photons[:, dead] = 0
-    return np.clip(photons, 0, SATURATION).astype(np.uint16)
+    whole: npt.NDArray[np.uint16] = np.clip(photons, 0, SATURATION).astype(np.uint16)
+    return whole

@@ -24,7 +24,7 @@ from .simulator import CLASSES, Patterns, Recipe
 Probabilities = Callable[[npt.NDArray[np.uint16]], npt.NDArray[np.float32]]
 Progress = Callable[[str, int, int], None]
 
-# Title: (conditions, shapes)
+# Under each title the conditions and the shapes.
 ROWS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "paper's conditions": ("paper", TRAINING_SHAPES),
     "torus": ("paper", ("torus",)),
@@ -44,8 +44,11 @@ ROWS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores under one set of conditions. ``accuracy``: the most probable of five classes is right. The rest is about
-    "single hit", accepted when its probability reaches the threshold: ``false_positive`` of all that are not single."""
+    """Scores under one set of conditions.
+
+    ``accuracy``: the most probable of the five classes is right. The rest is about "single hit", accepted when its
+    probability reaches the threshold: ``false_positive`` is the share accepted of all that are not single.
+    """
 
     accuracy: Rate
     precision: Rate
@@ -114,8 +117,11 @@ def score_patterns(run: Probabilities, data: Patterns, threshold: float) -> Scor
 
 
 def real_patterns(run: Probabilities, path: Path) -> dict[str, Any]:
-    """Scores on labelled real patterns, an ``.npz`` with ``patterns`` (n, 128, 128) photons, ``single`` (n,), and
-    ``mask_bad`` (128, 128) or (n, 128, 128): how well the probability of "single" ranks single hits."""
+    """How well the probability of "single" ranks labelled real patterns.
+
+    ``path``: an ``.npz`` with ``patterns`` (n, 128, 128) in photons, ``single`` (n,), and ``mask_bad`` (128, 128) or
+    (n, 128, 128), nonzero = bad.
+    """
     with np.load(path, allow_pickle=False) as kept:
         patterns, single, bad = kept["patterns"], kept["single"].astype(bool), kept["mask_bad"].astype(bool)
     images = np.where(bad, 0, patterns).astype(np.uint16)

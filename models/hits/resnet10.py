@@ -1,4 +1,4 @@
-"""ResNet-10 for diffraction patterns: how many particles did the pulse hit?
+"""ResNet-10 for diffraction patterns: how many particles the pulse hit.
 
 Han & Li, section 4.1 and figure 3: 3×3 convolutions with 32, then 64 channels, identity shortcuts over every two of
 them, each convolution followed by batch normalisation, dropout and ReLU; a fully connected layer for five classes.
@@ -36,8 +36,10 @@ class Convolution(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions and a shortcut without weights: averaged over 2×2 where the block halves, zeros for new
-    channels."""
+    """Two convolutions and a shortcut without weights.
+
+    The shortcut is averaged over 2×2 pixels where the block halves the image; channels that are new get zeros.
+    """
 
     halve: Final[bool]
     added: Final[int]
@@ -81,11 +83,11 @@ class ResNet10(nn.Module):
 
     def kernels(self) -> list[nn.Parameter]:
         """The convolution kernels, the W_k of the paper's equation 2."""
-        return [m.weight for m in self.modules() if isinstance(m, nn.Conv2d)]
+        return [p for m in self.modules() if isinstance(m, nn.Conv2d) for p in m.parameters()]
 
 
 def compress(photons: Tensor, kind: str) -> Tensor:
-    """Photons float (…) to what is normalised: as they are (``linear``, the paper), ``sqrt``, or ``log`` of 1 + photons.
+    """Photons float (…) to what is normalised: as they are (``linear``, the paper), ``sqrt``, or ``log``(1 + photons).
 
     The square root makes Poisson noise equally strong everywhere, the logarithm makes fringes equally strong at every
     fluence; ``linear`` leaves the centre a thousand times stronger than the rim.
@@ -144,4 +146,4 @@ def export(net: ResNet10, mean: Tensor, std: Tensor, kind: str) -> torch.jit.Scr
     module = HitClassifier(fold(net.cpu()), mean.cpu(), std.cpu(), kind).eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    return torch.jit.script(module)  # type: ignore[no-any-return]
+    return torch.jit.script(module)

@@ -47,18 +47,23 @@ def _cyclic(triples: list[tuple[float, float, float]]) -> Array:
     return np.array(sorted(rows), dtype=np.float64)
 
 
+def _unit(rows: Array) -> Array:
+    unit: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
+
+
 def icosahedron_vertices() -> Array:
     """(12, 3) unit vectors: corners of the icosahedron, face normals of the dodecahedron."""
     rows = _cyclic([(0.0, a, b * GOLDEN) for a, b in product((-1.0, 1.0), repeat=2)])
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return _unit(rows)
 
 
 def dodecahedron_vertices() -> Array:
     """(20, 3) unit vectors: corners of the dodecahedron, face normals of the icosahedron."""
     cube = np.array(list(product((-1.0, 1.0), repeat=3)))
-    rest = _cyclic([(0.0, a / GOLDEN, b * GOLDEN) for a, b in product((-1.0, 1.0), repeat=2)])
+    rest = _cyclic([(0.0, a * GOLDEN, b / GOLDEN) for a, b in product((-1.0, 1.0), repeat=2)])
     rows = np.vstack([cube, rest])
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return _unit(rows)
 
 
 def faces(shape: str) -> tuple[Array, Array]:
@@ -79,23 +84,27 @@ def faces(shape: str) -> tuple[Array, Array]:
     return normals, np.concatenate([np.full(20, hexagon), np.full(12, pentagon)])
 
 
+def _density(inside: npt.NDArray[np.bool_]) -> Field:
+    return inside.astype(np.float32)
+
+
 def _polyhedron(shape: str, points: Field) -> Field:
     normals, distances = faces(shape)
     outside = np.full(points.shape[1:], -np.inf, dtype=np.float32)
     for normal, distance in zip(normals.astype(np.float32), distances, strict=True):
         np.maximum(outside, np.tensordot(normal, points, axes=1) - np.float32(distance), out=outside)
-    return (outside <= 0).astype(np.float32)
+    return _density(outside <= 0)
 
 
 def _torus(rng: np.random.Generator, points: Field) -> Field:
     tube = rng.uniform(0.25, 0.42)
     ring = np.hypot(points[0], points[1]) - (1.2 - tube)
-    return (ring**2 + points[2] ** 2 <= tube**2).astype(np.float32)
+    return _density(ring**2 + points[2] ** 2 <= tube**2)
 
 
 def _ellipsoid(rng: np.random.Generator, points: Field) -> Field:
     axes = np.array([1.25, rng.uniform(0.6, 1.0), rng.uniform(0.5, 0.9)], dtype=np.float32)
-    return (np.square(points / axes[:, None, None, None]).sum(0) <= 1).astype(np.float32)
+    return _density(np.square(points / axes[:, None, None, None]).sum(0) <= 1)
 
 
 def _core_shell(rng: np.random.Generator, points: Field) -> Field:
@@ -109,7 +118,7 @@ def _core_shell(rng: np.random.Generator, points: Field) -> Field:
 def _rod(rng: np.random.Generator, points: Field) -> Field:
     half, radius = 1.35, rng.uniform(0.35, 0.6)
     beyond = np.maximum(np.abs(points[2]) - (half - radius), 0)
-    return (points[0] ** 2 + points[1] ** 2 + beyond**2 <= radius**2).astype(np.float32)
+    return _density(points[0] ** 2 + points[1] ** 2 + beyond**2 <= radius**2)
 
 
 _HARDER: dict[str, Callable[[np.random.Generator, Field], Field]] = {
@@ -174,7 +183,8 @@ def outermost(inside: npt.NDArray[np.bool_], points: Field, directions: int = 20
         & inside[1:-1, 1:-1, :-2]
     )
     surface = points[:, shell].T
-    return surface[np.unique(np.argmax(surface @ rays, axis=0))].astype(np.float64)
+    far: Array = surface[np.unique(np.argmax(surface @ rays, axis=0))].astype(np.float64)
+    return far
 
 
 def random_particle(rng: np.random.Generator, shape: str, strength: float = 1.0) -> Particle:

@@ -20,7 +20,7 @@ import torch
 from .aggregates import random_cluster
 from .conditions import PAPER, Conditions, for_block, log_uniform
 from .detector import count, extra, mask
-from .fourier import GRID, Geometry, ewald, scatter, transform
+from .fourier import Geometry, ewald, scatter, transform
 from .shapes import TRAINING_SHAPES, Particle, random_particle
 
 VERSION = 1
@@ -36,7 +36,7 @@ _PIXELS_AT_ONCE = 1 << 19
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that determines a data set except its length. ``stream``: ``train``, ``test``, ``threshold``, ``pool``."""
+    """Everything that determines a data set except its length. ``stream``: one of ``STREAMS``."""
 
     seed: int = 0
     stream: str = "train"
@@ -53,9 +53,12 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """``images`` uint16 (n, size, size) photons; ``labels`` int8 (n,) 0…4; ``model_id`` int32 (n,): which particle
-    model, and which row of ``masks`` bool (models, size, size), True = no data; ``shape_id`` int8 (n,) into ``shapes``;
-    ``photons`` float32 (n,): what one particle alone would have scattered onto the detector."""
+    """Patterns and what is true of them.
+
+    ``images`` uint16 (n, size, size) photons; ``labels`` int8 (n,) 0…4; ``model_id`` int32 (n,): which particle model,
+    and which row of ``masks`` bool (models, size, size), True = no data; ``shape_id`` int8 (n,) into ``shapes``;
+    ``photons`` float32 (n,): what one particle alone would scatter onto the detector, 0 for a miss.
+    """
 
     images: npt.NDArray[np.uint16]
     labels: npt.NDArray[np.int8]
@@ -106,8 +109,7 @@ def _shot(
 def _intensities(particle: Particle, shots: Sequence[_Shot], size: int, device: torch.device) -> torch.Tensor:
     """Expected photons float32 (n, size, size) of the particles alone."""
     highest = max((s.geometry.highest(size) for s in shots), default=0.0)
-    half = min(GRID // 2 - 1, int(np.ceil(highest * GRID)) + 2)
-    model = transform(particle, half, device)
+    model = transform(particle, highest, device)
     rows = max(1, _PIXELS_AT_ONCE // size**2)
     parts = []
     for at in range(0, len(shots), rows):
@@ -216,7 +218,7 @@ def render(
     gap_px: int = 8,
     conditions: Conditions = PAPER,
 ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-    """Patterns of the given classes on a detector of any size: photons uint16 (n, *shape) and its mask (True = no data).
+    """Patterns of the given classes on a detector of any size: photons uint16 (n, *shape) and its mask (True: no data).
 
     The q-range of the paper's conditions spans the longer side. ``modules`` (rows, columns) cuts the detector into
     that many modules with gaps of ``gap_px`` between them; gaps hold 0 and are masked.
