@@ -141,9 +141,8 @@ class Assembler:
         return self._book.open.run if self._book.open is not None else ""
 
     def _fault(self, fault: dectris_v1.Fault, parts: Sequence[memoryview]) -> Failure:
-        run = str(fault.series) if fault.series >= 0 else self._run()
-        if self._book.open is not None and self._book.open.id[0] == fault.series:
-            run = self._book.open.run
+        known = fault.series >= 0 and fault.number >= 0
+        run = self._book.failed(fault.series, fault.number) if known else self._run()
         return self._failure(Key(run, fault.number), fault.error, parts)
 
     def _failure(self, key: Key, error: BadData, parts: Sequence[memoryview]) -> Failure:

@@ -103,6 +103,13 @@ class Book:
         marks.append(self._begin(series, EMPTY, number))
         return marks, self.image(series, number, now)[1]
 
+    def failed(self, series: int, number: int) -> str:
+        """An image came and could not be used; it is not missing. Gives the name of its run."""
+        if self.open is None or self.open.id[0] != series:
+            return str(series)
+        self.open.sequence.arrive(number)
+        return self.open.run
+
     def close(self, reason: str, now: float) -> list[Mark]:
         """End the open run, if there is one."""
         current = self.open

@@ -41,7 +41,7 @@ _TEXTS = (
     ("arm_date", "arm_date"),
 )
 _TIMES = (("start_s", "start_time"), ("stop_s", "stop_time"), ("real_s", "real_time"))
-_PATIENCE, _RETRY = 16, 1024
+_TRIES, _HITS_PER_TRY = 16, 256
 _LARGEST = 1 << 63
 
 
@@ -50,7 +50,7 @@ class Codec:
 
     def __init__(self) -> None:
         self._learned: _Learned | None = None
-        self._misses = 0
+        self._tries = self._hits = 0
 
     def parse(self, buffer: memoryview) -> Message:
         """Read one message.
@@ -61,20 +61,20 @@ class Codec:
         if self._learned is not None:
             image = self._learned.parse(buffer)
             if image is not None:
-                self._misses = 0
+                self._hits += 1
                 return image
         reader = Reader(buffer)
         fields, spans = reader.entries()
         kind = fields.get("type")
         if kind == "image":
             image = _image(fields)
-            # Senders whose images never look alike (spots, profiles) would pay for learning every time.
-            if self._misses % _RETRY < _PATIENCE:
+            # Learning costs as much as reading twenty images: senders whose images never look alike soon stop paying.
+            if self._tries < _TRIES + self._hits // _HITS_PER_TRY:
+                self._tries += 1
                 self._learned = _learn(image, reader, fields, spans)
-            self._misses += 1
             return image
         if kind == "start":
-            self._learned, self._misses = None, 0
+            self._learned, self._tries, self._hits = None, 0, 0
             return _start(fields)
         if kind == "end":
             return End(_integer(fields, "series_id"), _text(fields, "series_unique_id"))
