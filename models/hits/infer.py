@@ -21,7 +21,7 @@ _UNUSABLE = 0x1 | 0x4 | 0x8 | 0x10 | 0x80 | 0x200 | 0x400
 
 
 class Verdicts(NamedTuple):
-    """``labels`` int64 (n,): likeliest class. ``scores`` float32 (n,): probability of one particle. ``accepted`` bool."""
+    """``labels`` int64 (n,): likeliest class; ``scores`` float32 (n,): probability of one particle; ``accepted``."""
 
     labels: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
@@ -38,10 +38,10 @@ def to_input(
     """Cut the central ``size`` × ``size`` pixels (after binning) out of each frame, in photons.
 
     ``images``: (n, y, x) or a sequence of (y, x), any numeric dtype. ``mask``: see ``bad_pixels``; (y, x) for all or
-    (n, y, x). ``centre``: pixel (y, x) of the beam, which lands on pixel ``size // 2`` of the window (of its middle
-    ``bin`` × ``bin`` block when binned); default (y // 2, x // 2). Photons of ``bin`` × ``bin`` pixels are summed.
-    Masked pixels, pixels off the detector, and numbers that are not finite count 0; a negative sum becomes 0, because
-    photons are counted.
+    (n, y, x). ``centre``: the beam's (y, x) in pixels, the first of which reaches from 0 to 1; the window is the one
+    whose middle is nearest to it (default: the middle of the frame), and may reach over the detector's edge. Photons
+    of ``bin`` × ``bin`` pixels are summed. Masked pixels, pixels off the detector, and numbers that are not finite
+    count 0; a negative sum becomes 0, because photons are counted.
 
     Gives (n, size, size): uint16 for uint8 and uint16 images that are not binned, otherwise float32. The array may
     share memory with ``images`` where there is nothing to change. Raises ``ValueError`` for shapes that do not match,
@@ -52,7 +52,7 @@ def to_input(
     across = size * bin
     if size < 1 or bin < 1:
         raise ValueError(f"size {size} and bin {bin} must be at least 1")
-    (y0, x0) = (_start(c, across) for c in (centre or (shape[0] // 2, shape[1] // 2)))
+    y0, x0 = (math.floor(c - across / 2 + 0.5) for c in centre or (shape[0] / 2, shape[1] / 2))
     rows, columns = slice(max(y0, 0), min(y0 + across, shape[0])), slice(max(x0, 0), min(x0 + across, shape[1]))
     if rows.start >= rows.stop or columns.start >= columns.stop:
         raise ValueError(f"centre {centre}: a window of {across} × {across} pixels there misses the {shape} detector")
@@ -115,10 +115,6 @@ def _common(
         raise ValueError(f"images: have shapes {', '.join(map(str, sorted(shapes)))}, not one shape (y, x)")
     shape = next(iter(shapes), empty)
     return (shape[0], shape[1]), np.result_type(*images) if len(images) else np.dtype(np.uint16)
-
-
-def _start(centre: float, across: int) -> int:
-    return math.floor(centre + 0.5) - across // 2
 
 
 def _cut_mask(mask: npt.NDArray[Any], shape: tuple[int, int, int], rows: slice, columns: slice) -> npt.NDArray[Any]:
