@@ -37,7 +37,7 @@ class FrameSpec:
     hits: float = 0.05
     multiples: float = 0.02
     size: int = 128
-    pool: int = 40
+    pool: int = 20
     seed: int = 0
 
     def __post_init__(self) -> None:

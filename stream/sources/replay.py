@@ -55,8 +55,9 @@ class ReplaySource:
     count as one millisecond apart.
     """
 
-    def __init__(self, files: Sequence[Path], feed: Feed, facts: Facts, speed: float = 0.0) -> None:
-        self._files, self._feed, self._facts, self._speed = files, feed, facts, speed
+    def __init__(self, settings: ReplaySettings, facts: Facts) -> None:
+        self._files, self._speed, self._facts = settings.files, settings.speed, facts
+        self._feed = _feed_of(settings.stream, facts)
         self._records: Iterator[Record] = iter(())
         self._next: Record | None = None
         self._began = self._first = self._last = 0.0
@@ -144,8 +145,5 @@ class _DectrisFeed:
         return self._assembler.idle(self._heard or 0.0)
 
 
-def build_replay(settings: ReplaySettings, facts: Facts) -> ReplaySource:
-    """The source that a configuration asks for."""
-    stream = settings.stream
-    feed: Feed = KaraboSource(stream, facts) if isinstance(stream, KaraboSettings) else _DectrisFeed(stream, facts)
-    return ReplaySource(settings.files, feed, facts, settings.speed)
+def _feed_of(stream: DectrisSettings | KaraboSettings, facts: Facts) -> Feed:
+    return KaraboSource(stream, facts) if isinstance(stream, KaraboSettings) else _DectrisFeed(stream, facts)
