@@ -22,6 +22,7 @@ from ...flow.frame import BadData, Encoded
 
 MAX_DEPTH = 24
 MAX_ITEMS = 1 << 16
+MAX_CHUNKS = 1 << 10
 COLUMN_MAJOR = "/F"
 """Added to the name of the compression of an array stored column-major, so that nothing takes it for a plain one."""
 
@@ -211,11 +212,10 @@ class Reader:
 
     def _chunks(self, major: int) -> list[memoryview]:
         """Pieces of an indefinite-length string."""
-        chunks = []
+        chunks: list[memoryview] = []
         while self.buffer[self.pos] != 0xFF:
-            self.left -= 1
             kind, length = self._head()
-            if kind != major or length < 0 or self.left < 0:
+            if kind != major or length < 0 or len(chunks) >= MAX_CHUNKS:
                 raise BadData("cbor", f"CBOR: string at byte {self.pos} has pieces of another kind, or too many")
             chunks.append(self._slice(length))
         self.pos += 1

@@ -9,7 +9,6 @@ stream are (x, y). Pure: parts in, messages out. Images stay compressed.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -297,7 +296,7 @@ def _finite(value: object) -> int | float | None:
     """A number that arithmetic is safe with, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if math.isfinite(value) and abs(value) < 1e18 else None
+    return value if abs(value) < 1e18 else None
 
 
 def _appendix(part: memoryview) -> Any:
