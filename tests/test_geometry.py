@@ -85,9 +85,11 @@ def test_a_file_read_by_hand(two: Layout) -> None:
     assert (x, y, z) == pytest.approx((0.1, 3.5, 20), abs=1e-5)
 
 
-def test_bad_regions_in_both_systems(two: Layout) -> None:
+@pytest.mark.parametrize("res", [10000, 8000])
+def test_bad_regions_in_both_systems(tmp_path: Path, res: int) -> None:
+    two = read_geometry(write(tmp_path, TWO_PANELS.replace("10000", str(res))))
     mask = static_mask(two)
-    positions = pixel_positions(two) / 1e-4
+    positions = pixel_positions(two) * res
     for ss, fs in np.ndindex(two.shape):
         x, y = positions[:2, ss, fs]
         expected = (ss == 4 and fs in (1, 2)) or (-2 <= x <= 10 and 0 <= y <= 2.4)
