@@ -141,7 +141,7 @@ def test_scattering_vectors_lie_on_the_ewald_sphere() -> None:
     q, solid = ewald([geometry], 129, CPU)
     wave = 0.1 / (2 * np.sin(0.15))
     points = q[0].numpy().astype(float)
-    assert np.allclose(np.linalg.norm(points + [0, 0, wave], axis=-1), wave, rtol=1e-5)
+    assert np.allclose(np.linalg.norm(points + np.array([0, 0, wave]), axis=-1), wave, rtol=1e-5)
     assert np.linalg.norm(points[64, 64]) < 1e-9
     # Interpolated to 64.5 pixels from the centre, the edge of the outermost pixel
     radius = np.linalg.norm(points[64, 64:], axis=-1)

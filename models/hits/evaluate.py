@@ -17,7 +17,7 @@ import torch
 
 from ..evaluate import Flags, Floats, Ints, Rate, auc, confusion, rate
 from .conditions import preset
-from .dataset import generate
+from .dataset import generate_all
 from .shapes import TRAINING_SHAPES
 from .simulator import CLASSES, Patterns, Recipe
 
@@ -102,11 +102,12 @@ def evaluate(
     cache: Path | None = None,
 ) -> dict[str, Scores]:
     """Scores for every row of the table, each on ``patterns`` fresh test patterns made from ``seed``."""
+    recipes = [Recipe(seed, "test", preset(conditions), shapes) for conditions, shapes in ROWS.values()]
+    wanted = [(patterns, recipe) for recipe in recipes]
+    sets = generate_all(wanted, cache, workers, lambda done, of: progress("simulate patterns for test", done, of))
     table = {}
-    for number, (title, (conditions, shapes)) in enumerate(ROWS.items()):
-        recipe = Recipe(seed=seed, stream="test", conditions=preset(conditions), shapes=shapes)
-        data = generate(patterns, recipe, cache, workers)
-        table[title] = score(run(data.images), data.labels, data.model_id, threshold)
+    for number, (title, data) in enumerate(zip(ROWS, sets, strict=True)):
+        table[title] = score_patterns(run, data, threshold)
         progress(f"evaluate: {title}", number + 1, len(ROWS))
     return table
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .shapes import Particle
 
-# The paper pads its 128³ box to 256³. Trilinear interpolation is off by 1-2 % there, and by less than half of that here.
+# The paper pads its 128³ box to 256³, where trilinear interpolation is off by 1-2 %; here, by less than half of that.
 GRID = 384
 
 

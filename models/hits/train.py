@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from .conditions import preset
-from .dataset import generate
+from .dataset import generate_all
 from .resnet10 import INPUTS, ResNet10, compress
 from .simulator import SIZE, Patterns, Recipe, join
 
@@ -79,11 +79,11 @@ _LONGER: dict[str, Any] = {
     "patterns": 300_000,
     "epochs": 30,
     "input": "sqrt",
-    "batch": 256,
+    "batch": 512,
     "rate": 2e-3,
     "l2": 0.0,
     "decay": 0.05,
-    "dropout": 0.05,
+    "dropout": 0.0,
     "schedule": "cosine",
     "turns": True,
     "amp": True,
@@ -149,16 +149,13 @@ class Lines:
 
 def simulate_for(options: Options, stream: str, n: int, progress: Progress) -> list[Patterns]:
     """One data set per entry of the mix, n patterns in all, each of whole particle models."""
-    sets = []
+    wanted = []
     for conditions, share in options.mix:
         recipe = Recipe(seed=options.seed, stream=stream, conditions=preset(conditions))
         # The nearest whole number of particle models, but at least enough to split.
-        count = max(3, round(n * share / recipe.per_model)) * recipe.per_model
-        what = f"simulate {stream} ({conditions})"
-        sets.append(
-            generate(count, recipe, options.cache, options.workers, lambda done, of, w=what: progress(w, done, of))  # type: ignore[misc]
-        )
-    return sets
+        wanted.append((max(3, round(n * share / recipe.per_model)) * recipe.per_model, recipe))
+    what = f"simulate patterns for {stream}"
+    return generate_all(wanted, options.cache, options.workers, lambda done, of: progress(what, done, of))
 
 
 def choose_device(name: str) -> torch.device:

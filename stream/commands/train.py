@@ -1,0 +1,104 @@
+"""``beamsieve train hits``: simulate, train, choose the threshold, evaluate, write the bundle."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Train the models that ship, from a seed.", no_args_is_help=True)
+
+Progress = Callable[[str, int, int], None]
+
+
+@app.callback()
+def _group() -> None:
+    """Train the models that ship, from a seed."""
+
+
+@contextmanager
+def bars() -> Iterator[Progress | None]:
+    """Progress bars on a terminal; ``None``, for plain lines, elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as shown:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, of: int) -> None:
+            # What stands before the colon names the work, what follows changes with each step.
+            name = what.partition(":")[0]
+            if name not in tasks:
+                tasks[name] = shown.add_task(what, total=of)
+            shown.update(tasks[name], completed=done, description=what)
+
+        yield show
+
+
+@app.command()
+def hits(
+    out: Annotated[Path, typer.Option(help="folder for checkpoint, log, pictures and bundle")],
+    recipe: Annotated[
+        str, typer.Option(help="paper: as published; tuned: paper's patterns, longer; robust: real detectors too")
+    ] = "paper",
+    patterns: Annotated[int | None, typer.Option(min=300, help="simulated patterns; default: the recipe's")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over them; default: the recipe's")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="of everything random")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in --out")] = False,
+    name: Annotated[str | None, typer.Option(help="of the bundle; default: the recipe's")] = None,
+    mix: Annotated[str | None, typer.Option(help="conditions and shares, as paper:0.5,mixed:0.5")] = None,
+    input_: Annotated[str | None, typer.Option("--input", help="linear, sqrt or log of the photons")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="patterns per step")] = None,
+    rate: Annotated[float | None, typer.Option(help="learning rate")] = None,
+    l2: Annotated[float | None, typer.Option(min=0, help="λ of the penalty λ‖W‖² on convolution kernels")] = None,
+    decay: Annotated[float | None, typer.Option(min=0, help="decoupled weight decay instead of the penalty")] = None,
+    dropout: Annotated[float | None, typer.Option(min=0, max=0.9, help="probability")] = None,
+    test_patterns: Annotated[int | None, typer.Option(min=0, help="per row of the final evaluation; 0: none")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes that simulate; default: all cores")] = None,
+    cache: Annotated[Path | None, typer.Option(help="folder that keeps simulated blocks")] = None,
+) -> None:
+    """Train ResNet-10 to tell how many particles a pulse hit: 0, 1, 2, 3, or 4 and more.
+
+    Exit code 0: the bundle is in --out. 2: a wrong option.
+    """
+    from ...models.hits.train import make_options, parse_mix, train
+
+    try:
+        options = make_options(
+            out,
+            recipe,
+            patterns=patterns,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            resume=resume,
+            name=name,
+            mix=parse_mix(mix),
+            input=input_,
+            batch=batch,
+            rate=rate,
+            l2=l2,
+            decay=decay,
+            dropout=dropout,
+            test_patterns=test_patterns,
+            workers=workers,
+            cache=cache,
+            command=shlex.join(["beamsieve", *sys.argv[1:]]),
+        )
+        with bars() as progress:
+            made = train(options, progress)
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{made}: use it with --bundle {made}; pictures and scores.json lie beside it")
