@@ -85,7 +85,7 @@ def test_a_file_read_by_hand(two: Layout) -> None:
     assert (x, y, z) == pytest.approx((0.1, 3.5, 20), abs=1e-5)
 
 
-@pytest.mark.parametrize("res", [10000, 8000])
+@pytest.mark.parametrize("res", [10000, 4000])
 def test_bad_regions_in_both_systems(tmp_path: Path, res: int) -> None:
     two = read_geometry(write(tmp_path, TWO_PANELS.replace("10000", str(res))))
     mask = static_mask(two)
