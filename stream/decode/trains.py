@@ -17,24 +17,25 @@ _BLOCK = 32
 _ORDER = ("pulse", "module", "ss", "fs")
 
 
-def split_train(raw: Raw, array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """The shots of a train, in the order of ``raw.pulses``: ``raw.count`` arrays (y, x) or (module, ss, fs).
+def stack_train(raw: Raw, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The shots of a train, in the order of ``raw.pulses``: (``raw.count``, y, x) or (``raw.count``, module, ss, fs).
 
     ``array`` is ``raw.image`` decoded, in the shape it came in. ``raw.info["axes"]`` names its axes (words ``pulse``,
     ``module``, ``ss``, ``fs``, ``gain``: index 0 is taken, ``one``: dropped); without it a message of one shot is one
     image, and a train has its pulses first. ``raw.info["select"]`` holds the positions of the pulses that are wanted,
-    all of them where it is missing. The shots are views where the pulses come first, else of one transposed copy.
+    all of them where it is missing. A view of ``array`` where the pulses come first and all are wanted, else a copy.
     Raises ``BadData("axes")`` where the array does not have these axes or holds too few pulses.
     """
-    trains = _by_pulse(raw, array)
     select: Sequence[int] | None = raw.info.get("select")
-    if (len(trains) if select is None else len(select)) != raw.count:
-        raise BadData("axes", f"train {raw.key}: {len(trains)} pulses in the array, {raw.count} announced")
-    if select is None:
-        return list(trains)
-    if select and max(select) >= len(trains):
-        raise BadData("axes", f"train {raw.key}: pulse {max(select)} selected of {len(trains)}")
-    return [trains[i] for i in select]
+    pulses = _by_pulse(raw, array, select)
+    if len(pulses) != raw.count:
+        raise BadData("axes", f"train {raw.key}: {len(pulses)} pulses in the array, {raw.count} announced")
+    return pulses
+
+
+def split_train(raw: Raw, array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """The shots of ``stack_train``, one array each: ``raw.count`` of (y, x) or (module, ss, fs)."""
+    return list(stack_train(raw, array))
 
 
 def split_mask(raw: Raw, array: npt.NDArray[Any] | None, shape: tuple[int, ...]) -> list[npt.NDArray[np.uint32]] | None:
@@ -56,30 +57,36 @@ def split_mask(raw: Raw, array: npt.NDArray[Any] | None, shape: tuple[int, ...])
     return masks
 
 
-def _by_pulse(raw: Raw, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _by_pulse(raw: Raw, array: npt.NDArray[Any], select: Sequence[int] | None) -> npt.NDArray[Any]:
     """(pulse, [module,] ss, fs): a view where the pixels are already in that order, else a copy."""
     words: tuple[str, ...] = raw.info.get("axes", ())
     if not words:
-        return array if raw.pulses else array[np.newaxis]
-    if len(words) != array.ndim:
+        view, first = (array if raw.pulses else array[np.newaxis]), True
+    elif len(words) != array.ndim:
         raise BadData("axes", f"train {raw.key}: array of shape {array.shape} has not the axes {' '.join(words)}")
-    taken = array[tuple(0 if word in ("gain", "one") else slice(None) for word in words)]
-    left = [word for word in words if word not in ("gain", "one")]
-    view = taken.transpose([left.index(word) for word in _ORDER if word in left])
-    if "pulse" not in left:
-        return view[np.newaxis]
-    return view if left.index("pulse") == 0 else _materialised(view)
+    else:
+        taken = array[tuple(0 if word in ("gain", "one") else slice(None) for word in words)]
+        left = [word for word in words if word not in ("gain", "one")]
+        view = taken.transpose([left.index(word) for word in _ORDER if word in left])
+        view = view if "pulse" in left else view[np.newaxis]
+        first = left[0] == "pulse" or "pulse" not in left
+    if select and max(select) >= len(view):
+        raise BadData("axes", f"train {raw.key}: pulse {max(select)} selected of {len(view)}")
+    if first:
+        return view if select is None else view[list(select)]
+    return _materialised(view, slice(None) if select is None else list(select))
 
 
-def _materialised(view: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A C-ordered copy of (pulse, [module,] ss, fs), made in blocks that stay in the cache.
+def _materialised(view: npt.NDArray[Any], wanted: slice | list[int]) -> npt.NDArray[Any]:
+    """A C-ordered copy of the wanted pulses of (pulse, [module,] ss, fs), made in blocks that stay in the cache.
 
     A shot's pixels lie a whole train apart in memory: copied in one go, every cache line is fetched once per pulse.
     """
-    out = np.empty(view.shape, view.dtype)
+    pulses = len(view) if isinstance(wanted, slice) else len(wanted)
+    out = np.empty((pulses, *view.shape[1:]), view.dtype)
     flat_in = view if view.ndim == 4 else view[:, np.newaxis]
-    flat_out = out.reshape(flat_in.shape)
+    flat_out = out if view.ndim == 4 else out[:, np.newaxis]
     for module in range(flat_in.shape[1]):
         for row in range(0, flat_in.shape[2], _BLOCK):
-            flat_out[:, module, row : row + _BLOCK] = flat_in[:, module, row : row + _BLOCK]
+            flat_out[:, module, row : row + _BLOCK] = flat_in[wanted, module, row : row + _BLOCK]
     return out

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from ..flow.frame import BadData, Discard, Failure, Incoming, Key, Raw, RunEnd, RunStart
 from ..flow.ports import Facts
+from .axes import extent
 from .receiver import Receiver
 from .runs import RunClock
 from .train_settings import TrainSettings
@@ -25,6 +26,7 @@ from .wire.karabo import Part, Train, decode
 log = logging.getLogger(__name__)
 
 _KEPT_PARTS, _KEPT_BYTES = 16, 2048
+_MOST_RUNS = 1 << 31
 
 
 class KaraboSettings(TrainSettings):
@@ -48,6 +50,12 @@ class KaraboSettings(TrainSettings):
         if self.bind and self.pattern == "req":
             raise ValueError("bind: a req socket connects to the bridge: set bind to false, or pattern to pull or sub")
         return self
+
+
+def _shot_shape(reading: Reading) -> tuple[int, ...]:
+    """(y, x) or (module, y, x) of one shot."""
+    extents = (extent(word, reading.axes, reading.image.shape) for word in ("module", "ss", "fs"))
+    return tuple(n for n in extents if n is not None)
 
 
 def _kept(parts: Sequence[Part]) -> tuple[bytes, ...]:
@@ -160,6 +168,7 @@ class KaraboSource:
             info |= {
                 "first_train_timestamp": reading.info["timestamp"],
                 "axes": reading.axes,
+                "image_size": _shot_shape(reading),
                 "train_shape": reading.image.shape,
                 "dtype": reading.image.dtype.str,
             }
@@ -172,7 +181,7 @@ class KaraboSource:
         if self._settings.run_source is None:
             return None
         number = value_of(train, self._settings.run_source, self._settings.run_key)
-        return int(number) if isinstance(number, int | float) and number >= 0 else None
+        return int(number) if isinstance(number, int | float) and 0 <= number < _MOST_RUNS else None
 
     def _foreign(self, train: Train) -> None:
         self._facts.event("foreign")

@@ -93,10 +93,9 @@ def parse_ids(text: str) -> IdTest | None:
         return None
     try:
         if ":" in text:
-            start, stop, step = [int(n) if n.strip() else None for n in (text + ":").split(":")[:3]]
-            ids = np.arange(start or 0, stop if stop is not None else 1 << 16, step or 1)
+            ids = np.array(range(1 << 16)[slice(*(int(n) if n.strip() else None for n in text.split(":")))])
         else:
             ids = np.array([int(n) for n in text.split(",")])
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{text!r}: write all, a list 0,8,16 or a range start:stop:step") from error
     return lambda values: np.isin(values, ids)
