@@ -54,9 +54,10 @@ class Part:
         self._shared_mask = np.zeros(layout.shape, np.uint32) if about.mask is None else about.mask
         self._rows: list[npt.NDArray[Any]] = []
         self._last_wall = about.started
-        self._claim = -1
+        self._claim = self._handle = -1
         with self._told("create"):
-            self._file = h5py.File(self._working, "x", libver=LIBVER)
+            # No chunk cache: a frame that was written is on disk, or its failure is told at once.
+            self._file = h5py.File(self._working, "x", libver=LIBVER, rdcc_nbytes=0)
         try:
             with self._told("lay out"):
                 self._prepare(about, swmr)
@@ -79,6 +80,7 @@ class Part:
         self._columns = {
             name: self._file[f"entry_1/{name}" if name == IDENTIFIER else f"{RESULT}/{name}"] for name in names
         }
+        self._handle = int(self._file.id.get_vfd_handle())
         self._number = self._file[COUNT]
         self._end_time = self._file[END_TIME]
 
@@ -139,6 +141,8 @@ class Part:
         self.flush()
         with self._told("close"):
             self._file[END_REASON][()] = reason.encode()[:16]
+            # All that can fail for want of room fails here, while the file can still be abandoned as a whole.
+            self._file.flush()
             self._file.close()
         self._release()
         with self._told("rename"):
@@ -150,18 +154,26 @@ class Part:
         HDF5 insists on writing what it holds: closing fails, fails again at exit, and then crashes the interpreter.
         So the file's descriptor is turned to anonymous memory first, which takes it all.
         """
-        if not self._file:
-            self._release()
-            return
         try:
-            nowhere = os.memfd_create("abandoned")
-            os.dup2(nowhere, self._file.id.get_vfd_handle())
-            os.close(nowhere)
+            descriptor = self._descriptor()
+            if descriptor >= 0:
+                nowhere = os.memfd_create("abandoned")
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
             self._file.close()
         except (OSError, RuntimeError, ValueError) as error:
             _unclosed.append(self._file)
             log.error("%s: HDF5 cannot let go of it: %s", self._working, error)
         self._release()
+
+    def _descriptor(self) -> int:
+        """HDF5's file descriptor; -1 once it is closed, when its number may belong to another file."""
+        if self._file:
+            return int(self._file.id.get_vfd_handle())
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._handle), os.stat(self._working)):
+                return self._handle
+        return -1
 
     def _release(self) -> None:
         if self._claim >= 0:

@@ -9,6 +9,7 @@ import re
 import string
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -352,7 +353,6 @@ class Hdf5Sink:
             lost = part.unflushed
             part.abandon()
             log.error("%s; given up, %d frames since its last flush are lost", error.detail, lost)
-            self._facts.event("file_failed")
             if lost:
                 self._facts.event("lost_unflushed", lost)
         self._pause_after(error)
@@ -362,10 +362,13 @@ class Hdf5Sink:
         detail = f"{error.detail}; {remedy}; nothing is tried for {self._pause:.0f} s"
         self._refusal = _Refusal("disk_full" if error.full else "file", detail, self._clock() + self._pause)
         self._pause = min(LONGEST_PAUSE_S, 2 * self._pause)
+        self._facts.event("file_failed")
 
     def _may_open(self) -> bool:
         now = self._clock()
         if now - self._checked >= SPACE_CHECK_S:
+            with suppress(OSError):
+                self._directory.mkdir(parents=True, exist_ok=True)
             self._look_at_space()
         return self._short is None and (self._refusal is None or now >= self._refusal.until)
 
