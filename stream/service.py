@@ -17,29 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
 
 from prometheus_client import exposition
-from pydantic import Field
 
+from .flow.life import ServiceSettings
 from .flow.metrics import Metrics
 from .flow.pipeline import Pipeline
-from .flow.settings import Settings
 
 log = logging.getLogger(__name__)
 
 DRAINED, BROKEN, WRONG_CONFIG = 0, 1, 2
-
-
-class ServiceSettings(Settings):
-    """How the daemon lives and dies, and where it says how it is."""
-
-    host: str = Field("127.0.0.1", description="address /metrics, /healthz and /readyz listen on")
-    port: int = Field(9464, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0 takes a free one")
-    grace_s: float = Field(
-        20, gt=0, description="time to drain after SIGTERM; at three quarters of it the rest is dropped"
-    )
-    silent_s: float = Field(30, gt=0, description="not ready when the source gave no shot for this long")
-    failure_limit: float = Field(
-        0.05, ge=0, le=1, description="not ready when more than this share of the last minute's shots failed"
-    )
 
 
 class Readiness:

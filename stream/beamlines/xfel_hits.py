@@ -23,17 +23,19 @@ from ...models.hits.infer import to_input, verdicts
 from ...models.hits.litpixel import LitPixels
 from ...models.runner import Batch, Runner
 from ..decode.calibrate import CalibrateSettings, ConstantsError
+from ..decode.crystfel import read_geometry
 from ..decode.frames import Decode, DetectorSettings
-from ..decode.geometry import Assembler, GeometryError
+from ..decode.geometry import Assembler
+from ..decode.layout import GeometryError
 from ..flow.channel import WhenFull
 from ..flow.frame import BadData, Frame, Mark, Outcome, Result
 from ..flow.infer import Infer
+from ..flow.life import ServiceSettings
 from ..flow.metrics import Metrics
 from ..flow.pipeline import Pipeline
 from ..flow.ports import Source
 from ..flow.settings import ConfigError, Settings, Where
 from ..flow.stages import Each, Made, Stage
-from ..service import ServiceSettings
 from ..sinks.hdf5 import Hdf5Settings, Hdf5Sink
 from ..sources.dectris import DectrisSettings, DectrisSource
 from ..sources.karabo import KaraboSettings, KaraboSource
@@ -130,7 +132,7 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
     mistakes: list[str] = []
     base = where.base
     decode = attempt(mistakes, where, lambda: Decode(settings.calibrate, settings.detector, base))
-    view = attempt(mistakes, where, lambda: View(settings.detector, base))
+    view = attempt(mistakes, where, lambda: View(settings.detector, base, decode.shape if decode else None))
     bundle = attempt(mistakes, where, lambda: _bundle(settings.model)) if settings.model else None
     if mistakes:
         raise ConfigError(mistakes)
@@ -140,12 +142,17 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
     if settings.screen:
         screen = Screen(settings.screen, keep, alone=settings.model is None)
         stages.append(Each("screen", screen, burst=settings.flow.burst))
-    warm_up, name = (lambda: None), "lit pixels"
+    files = Hdf5Sink(settings.files, metrics, config=config, base=base)
+    model: Classify | None = None
     if settings.model and bundle:
         model = Classify(settings.model, bundle, decode, view, keep)
         stages.append(Infer("model", model, size=settings.model.batch, wait_s=settings.model.wait_ms / 1000))
-        warm_up, name = (lambda: model.warm_up(metrics)), bundle.card.name
-    files = Hdf5Sink(settings.files, metrics, config=config, base=base)
+
+    def warm_up() -> None:
+        files.open()
+        if model is not None:
+            model.warm_up(metrics)
+
     pipeline = Pipeline(
         open_source(settings.source, metrics),
         stages,
@@ -156,7 +163,7 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
         flush_s=settings.files.flush_s,
         warm_up=warm_up,
     )
-    return Daemon(pipeline, files, name)
+    return Daemon(pipeline, files, bundle.card.name if bundle else "lit pixels")
 
 
 def attempt(mistakes: list[str], where: Where, make: Any) -> Any:
@@ -168,7 +175,9 @@ def attempt(mistakes: list[str], where: Where, make: Any) -> Any:
     except ConstantsError as error:
         mistakes += [where("calibrate") + problem for problem in error.problems]
     except GeometryError as error:
-        mistakes.append(where("detector", "geometry") + str(error))
+        mistakes += [where("detector", "geometry", "file") + problem for problem in error.problems]
+    except OSError as error:
+        mistakes.append(where("detector", "geometry", "file") + f"{error}; name an existing .geom file")
     return None
 
 
@@ -236,25 +245,40 @@ class Screen:
 
 
 class View:
-    """The part of the detector that the model sees: assembled, around the beam. Raises ``GeometryError``."""
+    """The part of the detector that the model sees: assembled, binned, cut around the beam. Raises ``GeometryError``.
 
-    def __init__(self, settings: DetectorSettings, base: Path) -> None:
-        self._assembler = None if settings.geometry is None else Assembler(base / settings.geometry)
-        assembled = None if self._assembler is None else self._assembler.centre
-        self.centre = assembled if settings.centre_px is None else settings.centre_px
-        self.bin = settings.bin
+    The geometry is fitted to the frames when their shape is known: now, or with the first of them.
+    """
 
-    def assembled(
-        self, stack: npt.NDArray[Any], mask: npt.NDArray[np.uint32] | None
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint32] | None]:
-        """(n, module, ss, fs) to (n, y, x) with its mask; a stack that is one image already stays as it is."""
-        if self._assembler is None:
-            if stack.ndim != 3:
-                raise BadData(
-                    "shape", f"frames of {stack.shape[1:]} have modules; name detector.geometry to place them"
-                )
-            return stack, mask
-        return self._assembler.assemble(stack, mask)
+    def __init__(self, settings: DetectorSettings, base: Path, shape: tuple[int, ...] | None) -> None:
+        self._settings = settings
+        file = settings.geometry.file
+        self._layout = None if file is None else read_geometry(base / file)
+        self._assembler: Assembler | None = None
+        if shape is not None:
+            self._assembler = self._fitted(shape)
+
+    def input(
+        self, stack: npt.NDArray[Any], mask: npt.NDArray[np.uint32] | None, size: int
+    ) -> npt.NDArray[np.uint16] | npt.NDArray[np.float32]:
+        """(n, y, x) or (n, module, ss, fs) frames to (n, size, size). Raises ``BadData`` for what does not fit."""
+        if self._assembler is None or self._assembler.shape != stack.shape[1:]:
+            try:
+                self._assembler = self._fitted(stack.shape[1:])
+            except GeometryError as error:
+                raise BadData("geometry", str(error)) from error
+        centre = self._settings.centre_px or self._assembler.centre
+        if self._layout is not None:
+            stack, mask = self._assembler.assemble(stack, mask)
+        if stack.ndim != 3:
+            raise BadData("shape", f"frames of {stack.shape[1:]} have modules; detector.geometry.file must place them")
+        try:
+            return to_input(stack, mask, size=size, centre=centre, bin=self._settings.bin)
+        except ValueError as error:
+            raise BadData("input", f"{error}; check detector.centre_px and detector.bin") from error
+
+    def _fitted(self, shape: tuple[int, ...]) -> Assembler:
+        return Assembler(self._layout, shape, self._settings.geometry.mask_files)
 
 
 class Classify:
@@ -295,9 +319,7 @@ class Classify:
         stack, mask = stacked(frames), masks_of(frames)
         if mask is None:
             mask = self._decode.mask
-        stack, mask = self._view.assembled(stack, mask)
-        view = self._view
-        return self._runner.prepare(to_input(stack, mask, size=self._size, centre=view.centre, bin=view.bin))
+        return self._runner.prepare(self._view.input(stack, mask, self._size))
 
     def run(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Probabilities (n, 5)."""

@@ -16,6 +16,7 @@ from ..flow.settings import Settings
 from .calibrate import CalibrateSettings, Calibrator, load_constants
 from .constants import read_dataset
 from .decompress import decompress, decompress_many
+from .geometry import GeometrySettings
 from .masks import Mask, from_nexus
 from .trains import split_mask, split_train
 
@@ -28,7 +29,7 @@ class DetectorSettings(Settings):
     shape: tuple[int, ...] | None = Field(
         None, description="(y, x) or (module, ss, fs); default: that of the constants, or of the first frame"
     )
-    geometry: str | None = Field(None, description="CrystFEL .geom file that assembles a multi-module detector")
+    geometry: GeometrySettings = Field(GeometrySettings(), description="where the modules of the detector are")
     centre_px: tuple[float, float] | None = Field(
         None, description="the beam's (y, x) in pixels of the assembled image; default: the geometry's, or the middle"
     )
@@ -39,7 +40,7 @@ class DetectorSettings(Settings):
 class Decode:
     """Decompresses and calibrates bursts.
 
-    Raises ``ConstantsError`` when the named constants cannot be used, ``GeometryError`` for the geometry file.
+    Raises ``ConstantsError`` when the named constants cannot be used.
     """
 
     def __init__(self, calibrate: CalibrateSettings, detector: DetectorSettings, base: Path) -> None:
@@ -56,6 +57,11 @@ class Decode:
     def mask(self) -> Mask | None:
         """The static mask of the run (uint32, CXI bits), or None while the shape is not known."""
         return self._calibrator.mask if self._calibrator else None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The detector's shape where the configuration or the constants tell it."""
+        return self._shape
 
     def mark(self, mark: Mark) -> Mark:
         """A run starts: take what the sender says of its pixels, and tell the writer the mask."""

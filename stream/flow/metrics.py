@@ -98,7 +98,7 @@ class Metrics:
         self._recent_latency: deque[float] = deque(maxlen=4096)
         self._scores = Histogram(SCORE)
         self._written: Counter[str] = Counter()
-        self._bytes: Counter[str] = Counter()
+        self._bytes = 0
         self._stages: dict[str, StageClock] = {}
         self._channels: list[Channel[Any]] = []
         self._model: dict[str, str] = {}
@@ -116,7 +116,7 @@ class Metrics:
         self.last_read = time.monotonic()
         self.ledger.read(shots)
         with self._lock:
-            self._bytes["read"] += nbytes
+            self._bytes += nbytes
 
     def failed(self, failure: Failure) -> None:
         """A shot could not be used."""
@@ -150,12 +150,11 @@ class Metrics:
         """Every sink has what it keeps of these results."""
         accepted = sum(result.outcome is Outcome.ACCEPTED for result in results)
         self.ledger.ended(accepted, len(results) - accepted)
-
-    def wrote(self, what: str, n: int = 1, nbytes: int = 0) -> None:
-        """A sink kept ``n`` of ``what`` (``hit``, ``random_miss``, ``file``) in ``nbytes`` bytes."""
-        with self._lock:
-            self._written[what] += n
-            self._bytes["written"] += nbytes
+        kept = [result.outcome is Outcome.ACCEPTED for result in results if result.weight > 0]
+        if kept:
+            with self._lock:
+                self._written["hit"] += sum(kept)
+                self._written["random_miss"] += len(kept) - sum(kept)
 
     def stage(self, name: str) -> StageClock:
         """The clock of the stage of that name."""
@@ -233,8 +232,8 @@ class Metrics:
             yield counter("beamsieve_verdicts", "Shots judged, hit or miss.", hits, "verdict")
             answers = [((by, label), n) for (by, label), n in self._verdicts.items()]
             yield counter("beamsieve_answers", "Shots by who judged them and the answer.", answers, "by", "label")
-            yield counter("beamsieve_written", "What the sinks kept.", single(self._written), "what")
-            yield counter("beamsieve_bytes", "Bytes read and written.", single(self._bytes), "direction")
+            yield counter("beamsieve_written", "Frames kept in files, by why.", single(self._written), "what")
+            yield counter("beamsieve_read_bytes", "Bytes of images read, as they came.", [((), self._bytes)])
             yield histogram("beamsieve_latency_seconds", "From arrival to verdict.", self._latency)
             yield histogram("beamsieve_score", "Scores of the model.", self._scores)
             times = [((s, state), t) for s, clock in self._stages.items() for state, t in clock.seconds.items()]

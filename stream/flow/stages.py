@@ -48,14 +48,14 @@ class Stage(Protocol):
 class Work(Protocol):
     """What an ``Each`` does with a burst; called from any of its workers at once, so it keeps no unguarded state."""
 
-    def __call__(self, items: Sequence[Any]) -> Sequence[Made]:
+    def __call__(self, items: Sequence[Any], /) -> Sequence[Made]:
         """Answer for every shot in ``items``.
 
         Raise ``BadData`` when the burst cannot be used: its items are then tried one by one, so that one bad item
         loses nothing else.
         """
 
-    def mark(self, mark: Mark) -> Mark:
+    def mark(self, mark: Mark, /) -> Mark:
         """Hear of a run's start or end, with no item of another run in work; returns the mark to pass on."""
 
 
