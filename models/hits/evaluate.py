@@ -77,8 +77,8 @@ def score(probabilities: Floats, labels: Ints, models: Ints, threshold: float) -
     )
 
 
-def runner(module: torch.jit.ScriptModule, device: torch.device, batch: int = 256) -> Probabilities:
-    """The exported module as a function from photons uint16 (n, 128, 128) to probabilities float32 (n, 5)."""
+def runner(module: torch.nn.Module, device: torch.device, batch: int = 256) -> Probabilities:
+    """A module, exported or not, as a function from photons uint16 (n, 128, 128) to probabilities float32 (n, 5)."""
     module = module.to(device).eval()
 
     def run(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from ..bundle import quiet_torchscript, save_bundle
+from ..bundle import load_bundle, quiet_torchscript, save_bundle
 from ..evaluate import Rate, rate, strictest_needed
 from .conditions import preset
-from .evaluate import Probabilities, Scores, evaluate, runner, score_patterns
-from .resnet10 import ResNet10, export
-from .simulator import CLASSES, STREAMS, VERSION, Patterns, join
+from .evaluate import Scores, evaluate, runner, score_patterns
+from .resnet10 import ResNet10, classifier, export
+from .simulator import CLASSES, STREAMS, VERSION, Patterns, join, pool
 
 if TYPE_CHECKING:
     from .train import Options, Progress, Split, Trainer
@@ -33,9 +35,7 @@ def finish(trainer: Trainer, split: Split, progress: Progress) -> Path:
     o = trainer.options
     net = ResNet10(o.dropout)
     net.load_state_dict(trainer.best)
-    with quiet_torchscript():
-        module = export(net, trainer.mean, trainer.std, o.input)
-        run = runner(export(net, trainer.mean, trainer.std, o.input), trainer.device)
+    run = runner(classifier(net, trainer.mean, trainer.std, o.input), trainer.device)
     held = join(simulate_for(o, "threshold", o.calibration, progress)) if o.calibration else split.validation
     probabilities = run(held.images)
     threshold = strictest_needed(probabilities[:, 1], held.labels == 1, FALSE_POSITIVE_LIMIT)
@@ -45,9 +45,11 @@ def finish(trainer: Trainer, split: Split, progress: Progress) -> Path:
     if o.test_patterns:
         table = evaluate(run, threshold, o.test_patterns, EVALUATION_SEED, progress, o.workers, o.cache)
     card = _card(trainer, split, threshold, point, own, table)
+    with quiet_torchscript():
+        module = export(net, trainer.mean, trainer.std, o.input)
     path = save_bundle(o.out, o.name, module, card)
     (o.out / "scores.json").write_text(json.dumps(card["scores"], indent=1))
-    _pictures(o.out, trainer, own, split.test, run)
+    draw(path)
     return path
 
 
@@ -115,16 +117,23 @@ def _card(
     }
 
 
-def _pictures(out: Path, trainer: Trainer, own: Scores, test: Patterns, run: Probabilities) -> None:
-    """curves.png, confusion.png, samples.png; without matplotlib a note says so."""
+def draw(bundle: Path) -> bool:
+    """Draw curves.png, confusion.png and samples.png beside a bundle, from the log and the scores that lie there.
+
+    Without matplotlib nothing is drawn and a note says how to do it later; returns whether pictures were drawn.
+    """
+    folder = bundle.parent
+    note = folder / "no-pictures.txt"
     try:
         plt = importlib.import_module("matplotlib.figure")
     except ImportError:
-        (out / "no-pictures.txt").write_text("matplotlib is not installed here; log.json and scores.json hold it all\n")
-        return
-    _curves(plt, out / "curves.png", trainer.history)
-    _confusion(plt, out / "confusion.png", own)
-    _samples(plt, out / "samples.png", test, run)
+        note.write_text(f"matplotlib is not installed here; draw with: python -m {__spec__.name} {bundle.name}\n")
+        return False
+    note.unlink(missing_ok=True)
+    _curves(plt, folder / "curves.png", json.loads((folder / "log.json").read_text()))
+    _confusion(plt, folder / "confusion.png", json.loads((folder / "scores.json").read_text())["test_split"])
+    _samples(plt, folder / "samples.png", bundle)
+    return True
 
 
 def _curves(plt: Any, path: Path, history: list[dict[str, float]]) -> None:
@@ -145,33 +154,35 @@ def _curves(plt: Any, path: Path, history: list[dict[str, float]]) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _confusion(plt: Any, path: Path, own: Scores) -> None:
+def _confusion(plt: Any, path: Path, scores: dict[str, Any]) -> None:
     figure = plt.Figure(figsize=(4.6, 4), layout="constrained")
     axes = figure.subplots()
-    share = own.confusion / np.maximum(own.confusion.sum(1, keepdims=True), 1)
+    counts, accuracy = np.array(scores["confusion"]), scores["accuracy"]
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
-    for (row, column), number in np.ndenumerate(own.confusion):
+    for (row, column), number in np.ndenumerate(counts):
         axes.text(column, row, number, ha="center", va="center", color="white" if share[row, column] > 0.6 else "black")
     axes.set_xticks(range(5), CLASSES)
     axes.set_yticks(range(5), CLASSES)
     axes.set_xlabel("particles found")
     axes.set_ylabel("particles in the beam")
-    axes.set_title(f"test split, accuracy {own.accuracy} %", fontsize=9)
+    interval = f"[{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
+    axes.set_title(f"test split: {100 * accuracy['value']:.2f} % {interval} right", fontsize=9)
     figure.savefig(path, dpi=110)
 
 
-def _samples(plt: Any, path: Path, test: Patterns, run: Probabilities) -> None:
-    """Five test patterns of each class, on a logarithmic scale, with what the network says."""
+def _samples(plt: Any, path: Path, bundle: Path) -> None:
+    """Five fresh patterns of each class, on a logarithmic scale, with what the network says."""
+    made = pool(5, seed=0)
+    found = runner(load_bundle(bundle).module, torch.device("cpu"))(made.images)
     figure = plt.Figure(figsize=(9, 9.6), layout="constrained")
-    axes = figure.subplots(5, 5)
-    for row in range(5):
-        chosen = np.flatnonzero(test.labels == row)[:: max(1, int((test.labels == row).sum()) // 5)][:5]
-        for cell in axes[row]:
-            cell.axis("off")
-        if len(chosen) == 0:
-            continue
-        images = test.images[chosen]
-        for cell, image, p in zip(axes[row], images, run(images), strict=False):
-            cell.imshow(np.log1p(image), cmap="viridis")
-            cell.set_title(f"{CLASSES[row]}: found {CLASSES[int(p.argmax())]} ({p.max():.2f})", fontsize=8)
+    for cell, index in zip(figure.subplots(5, 5).flat, np.argsort(made.labels, kind="stable"), strict=True):
+        p, label = found[index], CLASSES[made.labels[index]]
+        cell.imshow(np.log1p(made.images[index]), cmap="viridis")
+        cell.set_title(f"{label}: found {CLASSES[int(p.argmax())]} ({p.max():.2f})", fontsize=8)
+        cell.axis("off")
     figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(0 if draw(Path(sys.argv[1]).absolute()) else 1)

@@ -141,9 +141,14 @@ def fold(net: ResNet10) -> ResNet10:
     return copy
 
 
-def export(net: ResNet10, mean: Tensor, std: Tensor, kind: str) -> torch.jit.ScriptModule:
-    """TorchScript of the folded network with its normalisation, on the CPU. Its weights can still be moved or cast."""
+def classifier(net: ResNet10, mean: Tensor, std: Tensor, kind: str) -> HitClassifier:
+    """The folded network with its normalisation, on the CPU, in evaluation mode."""
     module = HitClassifier(fold(net.cpu()), mean.cpu(), std.cpu(), kind).eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    return torch.jit.script(module)
+    return module
+
+
+def export(net: ResNet10, mean: Tensor, std: Tensor, kind: str) -> torch.jit.ScriptModule:
+    """TorchScript of ``classifier``. Its weights can still be moved or cast."""
+    return torch.jit.script(classifier(net, mean, std, kind))
