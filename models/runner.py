@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,9 +54,10 @@ class Runner:
         self.report: WarmUp | None = None
         self._dtype = dtype
         self._shape = bundle.card.input.shape
-        self._frame_shape = _frame_shape(self._shape)
+        self.frame_shape = _frame_shape(self._shape)
         self._input_dtype: torch.dtype = getattr(torch, bundle.card.input.dtype)
         self._forward: Forward | None = None
+        self._pieces: dict[int, int] = {}
         self._one_at_a_time = threading.Lock()
 
     def prepare(self, arrays: npt.NDArray[Any] | Sequence[npt.NDArray[Any]]) -> Batch:
@@ -71,7 +72,7 @@ class Runner:
         if bucket is None:
             raise ValueError(f"{count} frames in a batch of at most {self.batch}; prepare them in pieces")
         host = self._lane.staging((bucket, *self._shape), self._input_dtype, self._check(arrays))
-        rows = host.numpy().reshape(bucket, *self._frame_shape)
+        rows = host.numpy().reshape(bucket, *self.frame_shape)
         if isinstance(arrays, np.ndarray):
             _copy(rows[:count], arrays)
         else:
@@ -88,9 +89,16 @@ class Runner:
         if self._forward is None:
             self.warm_up()
         assert self._forward is not None
+        size, step = len(batch.tensor), self._pieces[len(batch.tensor)]
         with self._one_at_a_time, torch.inference_mode():
-            answer: npt.NDArray[np.float32] = self._lane.run(self._forward, batch).numpy()
-        return answer[: batch.count]
+            if step == size:
+                answer = self._lane.run(self._forward, batch)
+            else:
+                # A piece that holds nothing but padding is not run.
+                pieces = (batch.tensor[first : first + step] for first in range(0, max(batch.count, 1), step))
+                answer = torch.cat([self._lane.run(self._forward, Batch(piece, step, batch.ready)) for piece in pieces])
+        rows: npt.NDArray[np.float32] = answer.numpy()
+        return rows[: batch.count]
 
     def scores(self, frames: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Probabilities (n, classes) of any number of frames (n, y, x): ``prepare`` and ``run``, piece by piece."""
@@ -111,16 +119,19 @@ class Runner:
         with self._one_at_a_time, torch.inference_mode():
             best, trials = choose(self.bundle, self.device, self._dtype, min(self.batch, _TRIAL_FRAMES))
             forward = compile_plan(best.plan, self.bundle.card, self.bundle.module, self.device)
-            timed = {size: self._settle(forward, size) for size in self.buckets}
+            alone = {size: self._settle(forward, size) for size in self.buckets}
+        self._pieces = {size: _best_piece(size, alone) for size in self.buckets}
+        times = {size: alone[piece][0] * size / piece for size, piece in self._pieces.items()}
         self._forward = forward
         self.report = WarmUp(
             device=str(self.device),
             plan=best.plan,
-            graph=timed[self.batch][1],
+            graph=alone[self._pieces[self.batch]][1],
             threads=self.threads,
-            ms_per_frame=timed[self.batch][0] / self.batch,
+            ms_per_frame=times[self.batch] / self.batch,
             difference=best.difference,
-            buckets={size: ms for size, (ms, _) in timed.items()},
+            buckets=times,
+            pieces=self._pieces,
             trials=trials,
             seconds=time.perf_counter() - began,
         )
@@ -128,7 +139,7 @@ class Runner:
 
     def _settle(self, forward: Forward, size: int) -> tuple[float, bool]:
         """Milliseconds for a batch of ``size``, and whether it is replayed from a graph, which must be the faster."""
-        batch = self.prepare(np.zeros((size, *self._frame_shape), self.bundle.card.input.dtype))
+        batch = self.prepare(np.zeros((size, *self.frame_shape), self.bundle.card.input.dtype))
         called = measure(lambda: self._lane.run(forward, batch))
         if not self._lane.record(forward, batch):
             return 1e3 * called, False
@@ -145,8 +156,8 @@ class Runner:
         else:
             shapes, dtypes = {frame.shape for frame in arrays}, {frame.dtype for frame in arrays}
         path, takes = self.bundle.path, self.bundle.card.input.dtype
-        for shape in shapes - {self._frame_shape}:
-            needed, given = (" × ".join(map(str, extents)) for extents in (self._frame_shape, shape))
+        for shape in shapes - {self.frame_shape}:
+            needed, given = (" × ".join(map(str, extents)) for extents in (self.frame_shape, shape))
             raise BundleError("shape", f"{path}: takes frames of {needed}, was given {given}; crop, pad or bin them")
         for dtype in dtypes:
             if dtype.kind not in "biuf":
@@ -166,6 +177,11 @@ def _copy(target: npt.NDArray[Any], source: npt.NDArray[Any]) -> None:
 
 def _buckets(batch: int) -> tuple[int, ...]:
     return (*(1 << i for i in range(batch.bit_length()) if 1 << i < batch), batch)
+
+
+def _best_piece(size: int, alone: Mapping[int, tuple[float, bool]]) -> int:
+    """Into pieces of which size to cut a batch: on a CPU, smaller ones may stay in its caches, and allocate less."""
+    return min((piece for piece in alone if size % piece == 0), key=lambda piece: (alone[piece][0] / piece, -piece))
 
 
 def _frame_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -27,8 +27,9 @@ class WarmUp:
     """What the warm-up found and chose.
 
     ``ms_per_frame``: milliseconds per frame at the largest batch. ``difference``: the largest absolute difference of a
-    probability from the module as loaded, in float32 on the CPU. ``buckets``: milliseconds per batch of each size.
-    ``trials``: every plan that was tried. ``graph``: whether CUDA graphs are replayed. ``seconds``: the warm-up itself.
+    probability from the module as loaded, in float32 on the CPU. ``buckets``: milliseconds per batch of each size;
+    ``pieces``: into pieces of which size it is cut, where that is faster. ``trials``: every plan that was tried.
+    ``graph``: whether CUDA graphs are replayed. ``seconds``: the warm-up itself.
     """
 
     device: str
@@ -38,6 +39,7 @@ class WarmUp:
     ms_per_frame: float
     difference: float
     buckets: Mapping[int, float]
+    pieces: Mapping[int, int]
     trials: tuple[Trial, ...]
     seconds: float
 
@@ -49,7 +51,8 @@ class WarmUp:
     def to_json(self) -> dict[str, Any]:
         """A mapping that JSON can hold."""
         found = asdict(self)
-        found["buckets"] = {str(size): ms for size, ms in self.buckets.items()}
+        for name in ("buckets", "pieces"):
+            found[name] = {str(size): value for size, value in found[name].items()}
         found["trials"] = [
             {key: value for key, value in asdict(trial).items() if value not in ("", float("inf"))}
             for trial in self.trials

@@ -13,7 +13,7 @@ import pytest
 import torch
 from beamsieve.models.bundle import Bundle, BundleError, load_bundle, quiet_torchscript, save_bundle
 from beamsieve.models.plans import PLANS, measure, sample
-from beamsieve.models.runner import Runner
+from beamsieve.models.runner import Runner, _best_piece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -184,9 +184,26 @@ def test_the_module_sees_few_shapes(tmp_path: Path, batch: int, buckets: tuple[i
     for count in range(1, batch + 1):
         seen = made.run(made.prepare(frames(count)))
         assert seen.shape == (count, 5)
-        assert np.all(seen == min(size for size in buckets if size >= count))
-    assert made.report is not None
+        assert made.report is not None
+        assert np.all(seen == made.report.pieces[min(size for size in buckets if size >= count)])
     assert tuple(made.report.buckets) == buckets
+    assert set(made.report.pieces.values()) <= set(buckets)
+
+
+def test_a_batch_may_be_cut_into_pieces(tmp_path: Path, net: nn.Module) -> None:
+    made = Runner(bundle(tmp_path, net, kind="logits"), batch=8, device="cpu", dtype="float32")
+    made.warm_up()
+    for piece in (1, 2, 4, 8):
+        made._pieces = {size: min(size, piece) for size in made.buckets}
+        for count in (0, 1, 5, 8):
+            some = frames(count, seed=count)
+            np.testing.assert_allclose(made.run(made.prepare(some)), by_hand(net, some), atol=1e-6)
+
+
+def test_pieces_are_those_that_take_the_least_time() -> None:
+    times = {1: (1.0, False), 2: (1.5, False), 4: (2.0, False), 6: (6.0, False)}
+    assert [_best_piece(size, times) for size in times] == [1, 2, 4, 2]
+    assert _best_piece(8, {4: (1.0, False), 8: (2.0, False)}) == 8
 
 
 def test_wrong_frames_are_refused(runner: Runner) -> None:
