@@ -84,7 +84,8 @@ class LitPixels:
         if self._scratch.size < step * pixels:
             self._scratch = np.empty(step * pixels, np.bool_)
         for first in range(0, len(stack), step):
-            frames = stack[first : first + step].reshape(-1, pixels)
+            part = stack[first : first + step]
+            frames = part.reshape(len(part), pixels)
             lit = self._scratch[: frames.size].reshape(frames.shape)
             np.greater(frames, above, out=lit)
             if good is not None:
@@ -136,7 +137,8 @@ def _good(stack: npt.NDArray[Any], mask: npt.NDArray[Any] | None) -> npt.NDArray
             f"mask: has shape {mask.shape}, the frames have {stack.shape[1:]}; give one frame's or all frames'"
         )
     good = ~bad_pixels(mask)
-    return good.reshape(-1) if mask.ndim == stack.ndim - 1 else good.reshape(len(stack), -1)
+    pixels = math.prod(stack.shape[1:])
+    return good.reshape(pixels) if mask.ndim == stack.ndim - 1 else good.reshape(len(stack), pixels)
 
 
 def _limit(counts: npt.NDArray[np.int64], sigmas: float) -> float:
