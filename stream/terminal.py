@@ -61,7 +61,7 @@ class LiveLine:
         speed = self._read.rate(now, 0, tally.read)
         overall = Rate(hits, shots, now - self._metrics.started)
         parts = [
-            f"{speed.per_second:6.1f} shots/s",
+            f"{speed.per_second:6.1f} shots/s" if speed.shots else "no shots now",
             f"hits {percent(last)}",
             f"all {percent(overall)}",
             self._answers(),

@@ -54,7 +54,9 @@ def demo(
         source = ["emulate", "dectris", "--simulate", "--endpoint", endpoint, "--rate", str(rate), "--hits", str(hits)]
         source += ["--multiples", str(multiples), "--seconds", str(seconds), "--seed", str(seed), "--quiet"]
         code = play(
-            [*source, "--json", str(truth_file)], ["run", str(config), "--json", str(found_file)], PATIENCE_S + seconds
+            [*source, "--json", str(truth_file)],
+            ["run", str(config), "--no-summary", "--json", str(found_file)],
+            PATIENCE_S + seconds,
         )
         truth, found = read(truth_file), read(found_file).get("xfel_hits")
     if found is None or not truth:

@@ -35,7 +35,8 @@ def run(
     config: Config,
     set_: Set = None,
     json_file: Json = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no live line")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no live line and no summary")] = False,
+    summary_: Annotated[bool, typer.Option("--summary/--no-summary", help="print a summary at the end")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log more")] = False,
 ) -> None:
     """Run a daemon until its source ends or SIGTERM/SIGINT drains it.
@@ -55,7 +56,7 @@ def run(
     found = summary(daemon, time.monotonic() - began)
     if json_file:
         write_json(json_file, {settings.beamline: found})
-    if not quiet:
+    if summary_ and not quiet:
         typer.echo(describe(found), err=True)
     raise typer.Exit(code)
 

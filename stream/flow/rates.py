@@ -46,7 +46,10 @@ class Rate:
 
 
 class Window:
-    """A counter's past: the rate over the last ``seconds``, or over all there is while it is younger than that."""
+    """A counter's past: the rate over the last ``seconds``, or since the first shot while that is less.
+
+    The time before the first shot does not count: a daemon that waits for beam has no rate, not a low one.
+    """
 
     def __init__(self, seconds: float, now: float) -> None:
         self._seconds = seconds
@@ -54,6 +57,9 @@ class Window:
 
     def rate(self, now: float, hits: int, shots: int) -> Rate:
         """Note the counters at ``now`` (monotonic seconds) and give the rate since the window's start."""
+        if not shots:
+            self._past[0] = (now, 0, 0)
+            return Rate(0, 0, 0.0)
         self._past.append((now, hits, shots))
         while len(self._past) > 2 and self._past[1][0] <= now - self._seconds:
             self._past.popleft()

@@ -129,14 +129,14 @@ def _explain(mistake: Any, model: type[Settings], file: str, lines: Mapping[Plac
     kind = mistake["type"]
     if kind == "extra_forbidden":
         names = _fields_at(model, place[:-1])
-        close = difflib.get_close_matches(str(place[-1]), names, 1, 0.5)
+        close = difflib.get_close_matches(str(place[-1]), names, 1, 0.6)
         what = f"unknown; did you mean {close[0]}?" if close else f"unknown; known here: {', '.join(sorted(names))}"
     elif kind == "missing":
         what = f"missing; add it{_describe(model, place)}"
     elif kind in {"union_tag_invalid", "union_tag_not_found"}:
         given = mistake["ctx"].get("tag")
         wanted = ", ".join(_tags_at(model, place))
-        close = difflib.get_close_matches(str(given), wanted.split(", "), 1, 0.5)
+        close = difflib.get_close_matches(str(given), wanted.split(", "), 1, 0.6)
         field = f"{field}.kind"
         line = lines.get((*shown, "kind"), line)
         what = f"missing; one of {wanted}" if given is None else f"{given!r} is not one of {wanted}"
