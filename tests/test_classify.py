@@ -19,9 +19,8 @@ from beamsieve.models.bundle import quiet_torchscript, save_bundle
 from beamsieve.stream.commands.classify import classify
 from beamsieve.stream.commands.models import app as models
 from beamsieve.stream.commands.stack_files import StackError, open_stack
-from click.testing import Result
 from torch import nn
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 SIZE = 16
 Array = npt.NDArray[Any]
