@@ -25,7 +25,6 @@ from .wire.karabo import Part, Train, decode
 
 log = logging.getLogger(__name__)
 
-_KEPT_PARTS, _KEPT_BYTES = 16, 2048
 _MOST_RUNS = 1 << 31
 
 
@@ -56,11 +55,6 @@ def _shot_shape(reading: Reading) -> tuple[int, ...]:
     """(y, x) or (module, y, x) of one shot."""
     extents = (extent(word, reading.axes, reading.image.shape) for word in ("module", "ss", "fs"))
     return tuple(n for n in extents if n is not None)
-
-
-def _kept(parts: Sequence[Part]) -> tuple[bytes, ...]:
-    """Enough of a message to see what was wrong with it; a train can be over a gigabyte."""
-    return tuple(bytes(part[:_KEPT_BYTES]) for part in parts[:_KEPT_PARTS])
 
 
 class KaraboSource:
@@ -100,7 +94,7 @@ class KaraboSource:
             if train_id is None:
                 raise BadData("train_id", f"{self._settings.source}: no train id in metadata or image.trainId")
         except BadData as bad:
-            found.append(Failure(Key(self._clock.run, -1), bad.reason, bad.detail, raw=_kept(parts)))
+            found.append(Failure(Key(self._clock.run, -1), bad.reason, bad.detail, raw=tuple(parts)))
             return found
         return found + self._sorted(train, train_id, parts, arrived, wall)
 
@@ -130,17 +124,18 @@ class KaraboSource:
         except BadData as error:
             bad = error
         if bad is not None and not self._clock.run:
-            return [Failure(Key("", train_id), bad.reason, bad.detail, raw=_kept(parts))]
+            return [Failure(Key("", train_id), bad.reason, bad.detail, raw=tuple(parts))]
         found = self._marks(train, train_id, reading, arrived, wall)
         key = Key(self._clock.run, train_id)
         if found is None:
             return [Discard(key, "duplicate", reading.count if reading else 1)]
         if reading is not None and reading.count:
-            found.append(self._raw(key, reading, arrived, wall))
+            r = reading
+            found.append(Raw(key, r.image, arrived, wall, r.count, r.pulses, r.mask, r.info, tuple(parts)))
         elif reading is not None:
             self._facts.event("no_pulses")
         elif bad is not None:
-            found.append(Failure(key, bad.reason, bad.detail, raw=_kept(parts)))
+            found.append(Failure(key, bad.reason, bad.detail, raw=tuple(parts)))
         return found
 
     def _marks(
@@ -173,9 +168,6 @@ class KaraboSource:
                 "dtype": reading.image.dtype.str,
             }
         return info
-
-    def _raw(self, key: Key, reading: Reading, arrived: float, wall: float) -> Raw:
-        return Raw(key, reading.image, arrived, wall, reading.count, reading.pulses, reading.mask, reading.info)
 
     def _run_number(self, train: Train) -> int | None:
         if self._settings.run_source is None:

@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from ..flow.ports import Facts
 from .sockets import Pattern, SocketSettings, open_socket
@@ -13,6 +14,8 @@ from .sockets import Pattern, SocketSettings, open_socket
 _MOST_MESSAGES = 64
 _MOST_BYTES = 256 * 10**6
 _RECONNECT_S = 0.2
+_GONE_S = 1.0
+_EVENTS = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED
 
 
 class Message(NamedTuple):
@@ -28,7 +31,8 @@ class Receiver:
 
     A request (req) is sent before the previous answer is looked at, so that the next train is under way meanwhile. If
     the server goes away, taking our request with it, or stays silent for ``request_timeout_s``, the request is made
-    again on a new socket: a req socket cannot ask twice. Tells ``facts`` of each ``disconnected``.
+    again on a new socket: a req socket cannot ask twice. ZeroMQ itself reconnects a lost connection, but not one that
+    it closed because of a too long part; then, too, a new socket is opened. Tells ``facts`` of each ``disconnected``.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Receiver:
         self._poller = zmq.Poller()
         self._asked = 0.0
         self._lost = False
+        self._gone: float | None = None
 
     def open(self) -> None:
         """Connect or bind, and make the first request. Raises ``OSError`` with endpoint and remedy."""
@@ -62,9 +67,9 @@ class Receiver:
         """Wait up to ``timeout`` seconds for a message, then give all that has come, at most 64 or about 256 MB."""
         ready = dict(self._poller.poll(max(int(timeout * 1000), 0)))
         if self._monitor in ready:
-            self._disconnected()
+            self._look()
         if self._socket not in ready:
-            self._ask_again(time.monotonic())
+            self._renew(time.monotonic())
             return []
         found: list[Message] = []
         size = 0
@@ -94,18 +99,25 @@ class Receiver:
             self._ask()
         return [frame.buffer for frame in frames]
 
-    def _disconnected(self) -> None:
+    def _look(self) -> None:
+        """What ZeroMQ says of the connection."""
         assert self._monitor is not None
         while self._monitor.poll(0):
-            self._monitor.recv_multipart(zmq.NOBLOCK)
-            self._facts.event("disconnected")
-            self._lost = True
+            event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))["event"]
+            if event == zmq.EVENT_DISCONNECTED:
+                self._facts.event("disconnected")
+                self._lost, self._gone = True, time.monotonic()
+            else:
+                self._gone = None
 
-    def _ask_again(self, now: float) -> None:
-        if self._pattern != "req":
-            return
-        overdue = now - self._asked > self._timeout
-        if overdue or (self._lost and now - self._asked > _RECONNECT_S):
+    def _renew(self, now: float) -> None:
+        """Open a new socket where the old one would wait for ever; called when there is nothing left to read in it."""
+        if self._pattern == "req":
+            overdue = now - self._asked > self._timeout
+            needed = overdue or (self._lost and now - self._asked > _RECONNECT_S)
+        else:
+            needed = self._gone is not None and now - self._gone > _GONE_S and not self._settings.bind
+        if needed:
             self._disconnect()
             self._connect()
 
@@ -130,9 +142,9 @@ class Receiver:
             max_message_mb=s.max_message_mb,
         )
         self._poller.register(self._socket, zmq.POLLIN)
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._monitor = self._socket.get_monitor_socket(_EVENTS)
         self._poller.register(self._monitor, zmq.POLLIN)
-        self._lost = False
+        self._lost, self._gone = False, None
         if self._pattern == "req":
             self._ask()
 
@@ -142,6 +154,7 @@ class Receiver:
         if self._monitor is not None:
             self._poller.unregister(self._monitor)
             self._socket.disable_monitor()
+            self._monitor.close(linger=0)
             self._monitor = None
         self._poller.unregister(self._socket)
         self._socket.close(linger=0)

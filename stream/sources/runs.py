@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 _REMEMBERED = 64
 _LATE_STEPS = 10
+_NAMES = 10_000
 _MOST_MISSING = 1_000_000  # a day of trains; beyond it the sender counts from elsewhere
 
 
@@ -41,7 +42,7 @@ class RunClock:
         self._number: int | None = None
         self._recent: deque[int] = deque(maxlen=_REMEMBERED)
         self._heard = 0.0
-        self._name, self._repeats = "", 0
+        self._names: OrderedDict[str, int] = OrderedDict()
 
     def silent(self, now: float) -> str:
         """Close the run and return its name if nothing came for too long at ``now`` (monotonic seconds), else ""."""
@@ -78,9 +79,10 @@ class RunClock:
     def _open(self, train_id: int, wall: float, ended: str | None) -> Seen:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall))
         name = f"r{self._number:04d}" if self._number is not None else f"{stamp}-t{train_id}"
-        self._repeats = self._repeats + 1 if name == self._name else 1
-        self._name = name
-        self.run = name if self._repeats == 1 else f"{name}-{self._repeats}"
+        self._names[name] = repeats = self._names.get(name, 0) + 1
+        if len(self._names) > _NAMES:
+            self._names.popitem(last=False)
+        self.run = name if repeats == 1 else f"{name}-{repeats}"
         self._recent.clear()
         self._recent.append(train_id)
         self._last = train_id
