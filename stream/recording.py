@@ -132,7 +132,7 @@ class Reader:
         try:
             next(read_capture(file, self._end), None)
         except BadData as bad:
-            if bad.reason != "truncated":
+            if bad.reason != "truncated" or self.path.suffix != ".cbors":
                 raise BadData("recording", f"{self.path}: neither a recording nor a .cbors capture") from bad
 
     def _read_about(self, file: BinaryIO) -> dict[str, Any]:

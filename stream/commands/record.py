@@ -74,8 +74,10 @@ def record(
         try:
             writer = Writer(out, about, int(roll_gb * 1e9))
             try:
-                Recorder(receiver, writer).run(stop, seconds, messages, lambda w: line.show(lambda: _recorded(w)))
-                writer.close()
+                try:
+                    Recorder(receiver, writer).run(stop, seconds, messages, lambda w: line.show(lambda: _recorded(w)))
+                finally:
+                    writer.close()
             except OSError as error:
                 raise _full(error, writer) from error
         finally:

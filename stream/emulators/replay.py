@@ -51,7 +51,7 @@ def replay(
     loop: bool = False,
     progress: Callable[[Replayed], None] = lambda _: None,
 ) -> Replayed:
-    """Send every message of ``readers`` in order; nothing is dropped, a receiver that is slow is waited for.
+    """Send every message of ``readers`` in order. A receiver that is slow is waited for, but not by a pub, which drops.
 
     ``speed`` 1 keeps the recorded intervals, 0 sends as fast as possible; ``rate_hz`` replaces the recorded times, and
     is the only pace of captures that have none. ``loop`` begins again until ``stop``.

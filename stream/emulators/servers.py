@@ -13,6 +13,7 @@ Side: TypeAlias = Literal["push", "pub", "rep"]
 Part: TypeAlias = bytes | memoryview
 
 _KINDS = {"push": zmq.PUSH, "pub": zmq.PUB, "rep": zmq.REP}
+_HWM = {"push": 1, "pub": 16, "rep": 1}
 _SLICE_S = 0.1
 _LINGER_MS = 2000
 
@@ -20,17 +21,18 @@ _LINGER_MS = 2000
 class Server:
     """A sending socket, bound to ``endpoint`` or connected to it. Not for several threads.
 
-    A rep answers ``b"next"`` with a message, and anything else with an error text, as a karabo-bridge does.
+    ``hwm`` messages wait in ZeroMQ for each receiver, by default 1, which can be a gigabyte; 16 for a pub, which drops
+    what is beyond. A rep answers ``b"next"`` with a message, and anything else with an error text, as a karabo-bridge does.
     """
 
-    def __init__(self, endpoint: str, side: Side, bind: bool = True, hwm: int = 1) -> None:
+    def __init__(self, endpoint: str, side: Side, bind: bool = True, hwm: int | None = None) -> None:
         self._side = side
         self._asked = False
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(_KINDS[side])
         try:
             self._socket.set(zmq.LINGER, _LINGER_MS)
-            self._socket.set_hwm(hwm)
+            self._socket.set_hwm(_HWM[side] if hwm is None else hwm)
             (self._socket.bind if bind else self._socket.connect)(endpoint)
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
