@@ -1,0 +1,177 @@
+"""The page of metrics: what ``/metrics`` says, from a ``Metrics`` that has seen one of each fact."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from prometheus_client.core import Metric
+
+from beamsieve.stream.flow.channel import Channel
+from beamsieve.stream.flow.frame import Failure, Frame, Key, Outcome, Result
+from beamsieve.stream.flow.metrics import Metrics
+
+STREAM = Path(__file__).parents[1] / "stream"
+SPOKEN_IN = ("beamlines", "decode", "flow", "sources", "sinks/hdf5.py")
+NOT_IN = ("sources/recorder.py",)
+_CALLS = {"event": ("event", 0), "BadData": ("reason", 0), "Failure": ("reason", 1), "Unusable": ("reason", 0)}
+_DROPS = {"Discard": 1, "dropped": 0}
+
+_HEAD = """# Metrics
+
+*Written from the code by `make docs`; do not edit.*
+
+`http://HOST:PORT/metrics` (`service.host`, `service.port`) speaks Prometheus' text format. Counters only grow while the
+daemon runs; rates and the hit rate come from their increase:
+
+```promql
+sum(rate(beamsieve_verdicts_total{verdict="hit"}[1m])) / sum(rate(beamsieve_verdicts_total[1m]))
+```
+
+The books balance: `beamsieve_frames_read_total` is `sum(beamsieve_frames_total)` plus `beamsieve_frames_in_flight`.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+"""
+
+WORDS: Mapping[str, Mapping[str, str]] = {
+    "event": {
+        "bad_start": "a mask or flat field in a start message cannot be used",
+        "damaged": "a record of a recording has the wrong checksum and is left out (replay)",
+        "disconnected": "the other side of the socket went away; ZeroMQ connects again by itself",
+        "disk_full": "less than `files.min_free_gb` is free: no frame is kept from here on",
+        "end_again": "a second end of a series that is over",
+        "file_closed": "a file was finished and has its name",
+        "file_failed": "a file could not be written; what was flushed in it stays",
+        "foreign": "a message of a kind, or a train of sources, that is not for us",
+        "joined_late": "images came of a series whose start we did not see; its mask and energy are unknown",
+        "late": "an image or train came after it was counted as missing",
+        "lost_unflushed": "frames that were in a failed file since its last flush",
+        "missing": "numbers that were skipped: lost before they reached us, or taken by another receiver",
+        "no_end": "a series was over without an end message",
+        "no_pulses": "a train without pulses, or with none of those selected",
+        "restart": "the sender began again, with numbers we had seen",
+        "resumed": "a series that was thought to be over went on",
+        "short": "images that a series announced and did not send",
+        "start_again": "the same start once more, as senders with several sockets say it",
+        "start_late": "the start of a series came after its first images",
+        "stray_end": "an end of a series we do not know",
+        "truncated": "a recording ends in the middle of a record (replay)",
+    },
+    "reason": {
+        "axes": "an array of a train does not have the axes that `source.axes` names",
+        "cbor": "a message is not the CBOR of a DECTRIS stream 2",
+        "channel": "no image of the channel `source.channel`",
+        "cut": "parts of a DECTRIS stream 1 message are missing",
+        "decompress": "the pixels cannot be decompressed",
+        "disk_full": "worth keeping, but there is no room",
+        "dtype": "pixels of a type that cannot be used",
+        "encoding": "a compression that is not known",
+        "field": "a field of a message is missing or has the wrong type",
+        "file": "worth keeping, but the file cannot be written",
+        "foreign": "not a message of this stream at all",
+        "framing": "a karabo message of a wrong number of parts",
+        "geometry": "the geometry does not fit the frames",
+        "header": "a header of a karabo message cannot be read",
+        "input": "the model's view lies off the detector: `detector.centre_px`, `detector.bin`",
+        "json": "a part of a DECTRIS stream 1 message is not JSON",
+        "key": "a property of the detector's source is missing: `source.image_key`, `source.cell_key`",
+        "mask": "a mask that does not fit its frame",
+        "modules": "a source that is no module of the detector",
+        "msgpack": "a part of a karabo message is not msgpack",
+        "pulses": "pulse ids do not fit the array",
+        "series": "an image of a series that was not started, while another one runs",
+        "shape": "frames of a shape that does not fit the constants, or none at all",
+        "size": "fewer or more bytes than the shape says",
+        "train_id": "a train without a number",
+    },
+    "drop": {
+        "abort": "in flight when the grace period was over, or when the daemon failed",
+        "duplicate": "came before, under the same number",
+        "full": "the oldest in the first queue when a new one came and there was no room (`flow.queue`)",
+        "stale": "an image of a series that is over",
+    },
+}
+_TITLES = {
+    "event": "Kinds of `beamsieve_source_events_total`",
+    "reason": "Reasons of `beamsieve_frames_failed_total`",
+    "drop": "Reasons of `beamsieve_frames_dropped_total`",
+}
+
+
+def metrics() -> str:
+    """The whole page."""
+    rows = "\n".join(map(_row, specimen().collect()))
+    return _HEAD + rows + "\n\n" + "\n".join(_words(of, spoken()[of]) for of in WORDS)
+
+
+def specimen() -> Metrics:
+    """The metrics of a daemon that has seen one of each fact."""
+    seen = Metrics("xfel_hits", ("0", "1", "2", "3", "4+"))
+    seen.channel(Channel("source", 1))
+    seen.model(name="hits-resnet10", version="1", hash="0123456789ab", device="cpu", dtype="float32")
+    frame = Frame(Key("1", 0), np.zeros((1, 1), np.uint16), arrived=0.0, wall=0.0)
+    results = [
+        Result(frame, Outcome.ACCEPTED, 0.9, "model", 1.0, {"label": 1}),
+        Result(frame, Outcome.REJECTED, 0.0, "prescreen", 100.0),
+    ]
+    seen.read(len(results) + 2, 1)
+    seen.judged(results)
+    seen.ended(results)
+    seen.failed(Failure(frame.key, "shape", ""))
+    seen.dropped("full", 1)
+    seen.event("missing")
+    seen.stage("source").starved(1.0)
+    return seen
+
+
+def spoken() -> dict[str, set[str]]:
+    """The short fixed words that parts of the daemon tell facts with, read from their source code."""
+    found: dict[str, set[str]] = {name: set() for name in WORDS}
+    for path in _modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            of, at = _CALLS.get(name, ("drop", _DROPS.get(name, -1)))
+            if 0 <= at < len(node.args):
+                found[of] |= set(_texts(node.args[at]))
+    return found
+
+
+def _modules() -> Iterator[Path]:
+    for place in SPOKEN_IN:
+        path = STREAM / place
+        for module in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            if module.relative_to(STREAM).as_posix() not in NOT_IN:
+                yield module
+
+
+def _texts(node: ast.expr) -> Iterator[str]:
+    """The texts an expression can be: itself, or either side of a choice."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.IfExp):
+        yield from _texts(node.body)
+        yield from _texts(node.orelse)
+
+
+def _row(family: Metric) -> str:
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+    if family.type == "histogram":
+        name += "` + `_bucket`, `_sum`, `_count"
+    labels: dict[str, list[str]] = {}
+    for sample in family.samples:
+        for label, value in sample.labels.items():
+            if label != "le" and value not in labels.setdefault(label, []):
+                labels[label].append(value)
+    shown = "; ".join(f"`{label}`: {', '.join(values)}" for label, values in labels.items())
+    return f"| `{name}` | {family.type} | {shown} | {family.documentation} |"
+
+
+def _words(of: str, words: Iterable[str]) -> str:
+    lines = [f"## {_TITLES[of]}\n", "| word | meaning |", "|---|---|"]
+    lines += [f"| `{word}` | {WORDS[of].get(word, '(not described)')} |" for word in sorted(words)]
+    return "\n".join(lines) + "\n"
