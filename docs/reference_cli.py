@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from typer.models import ArgumentInfo, OptionInfo
-
 from beamsieve.stream.__main__ import app
+from typer.models import ArgumentInfo, OptionInfo
 
 _HEAD = """# Commands
 

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from prometheus_client.core import Metric
-
 from beamsieve.stream.flow.channel import Channel
 from beamsieve.stream.flow.frame import Failure, Frame, Key, Outcome, Result
 from beamsieve.stream.flow.metrics import Metrics
+from prometheus_client.core import Metric
 
 STREAM = Path(__file__).parents[1] / "stream"
 SPOKEN_IN = ("beamlines", "decode", "flow", "sources", "sinks/hdf5.py")

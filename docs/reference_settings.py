@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import enum
 import json
 import types
 import typing
+from collections import abc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,14 @@ UNITS = {
     "kev": "keV",
     "sigmas": "standard deviations",
 }
-_WORDS: Mapping[Any, str] = {int: "int", float: "float", str: "text", bool: "true or false", Path: "path"}
+_WORDS: Mapping[Any, str] = {
+    types.NoneType: "null",
+    int: "int",
+    float: "float",
+    str: "text",
+    bool: "true or false",
+    Path: "path",
+}
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥"}
 _HEAD = """# Settings of `{title}`
 
@@ -119,20 +128,19 @@ def typed(field: FieldInfo, path: str) -> str:
 def in_words(annotation: Any) -> str:
     """A type annotation for people who write YAML."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is types.NoneType:
-        return "null"
-    if origin is typing.Literal:
-        return ", ".join(f"`{choice}`" for choice in arguments)
-    if origin in {typing.Union, types.UnionType}:
-        return " or ".join(in_words(part) for part in arguments)
-    if origin is tuple and len(arguments) == 2 and arguments[1] is ...:
-        return f"list of {in_words(arguments[0])}"
-    if origin is tuple:
-        return f"[{', '.join(in_words(part) for part in arguments)}]"
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"mapping of {in_words(arguments[0])} to {in_words(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return ", ".join(f"`{choice.value}`" for choice in annotation)
+        origin, arguments = typing.Literal, tuple(choice.value for choice in annotation)
+    match origin:
+        case typing.Literal:
+            return ", ".join(f"`{choice}`" for choice in arguments)
+        case typing.Union | types.UnionType:
+            return " or ".join(map(in_words, arguments))
+        case builtins.tuple if arguments[1:] == (...,):
+            return f"list of {in_words(arguments[0])}"
+        case builtins.tuple:
+            return f"[{', '.join(map(in_words, arguments))}]"
+        case abc.Mapping:
+            return f"mapping of {in_words(arguments[0])} to {in_words(arguments[1])}"
     return _WORDS.get(annotation, str(annotation))
 
 
