@@ -88,7 +88,7 @@ def _opened(path: Path, dataset: str | None) -> Iterator[Shot]:
     if path.suffix in (".npy", ".npz"):
         frames, labels = _numpy(path, dataset)
         return _array_shots(frames, labels)
-    file = h5py.File(path, "r")
+    file = _hdf5(path)
     try:
         name = dataset or _find(file, path)
         if not isinstance(file.get(name), h5py.Dataset):
@@ -98,6 +98,15 @@ def _opened(path: Path, dataset: str | None) -> Iterator[Shot]:
     except BaseException:
         file.close()
         raise
+
+
+def _hdf5(path: Path) -> h5py.File:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise BadData("frames", f"{path}: cannot be read as HDF5 ({error}); .npy and .npz are read too") from error
 
 
 def _hdf5_shots(file: h5py.File, name: str) -> Iterator[Shot]:

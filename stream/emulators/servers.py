@@ -22,7 +22,7 @@ class Server:
     """A sending socket, bound to ``endpoint`` or connected to it. Not for several threads.
 
     ``hwm`` messages wait in ZeroMQ for each receiver, by default 1, which can be a gigabyte; 16 for a pub, which drops
-    what is beyond. A rep answers ``b"next"`` with a message, and anything else with an error text, as a karabo-bridge does.
+    what is beyond. A rep answers ``b"next"`` with a message and anything else with an error text, as karabo-bridges do.
     """
 
     def __init__(self, endpoint: str, side: Side, bind: bool = True, hwm: int | None = None) -> None:
