@@ -282,7 +282,7 @@ def test_a_mask_that_does_not_fit_is_left_out(tmp_path: Path, caplog: pytest.Log
     assert caplog.text.count("left out") == 3
 
 
-# Files: names and rolling
+# Which file
 
 
 def test_rolls_by_frames_and_shows_the_run_as_a_whole(tmp_path: Path) -> None:
@@ -435,7 +435,7 @@ def test_closed_files_hold_what_was_kept_in_order(
     assert all(pixels.ravel()[0] == at for pixels, at in zip(with_images, kept, strict=True))
     for path in out.files:
         sound(path)
-    assert not list(path for path in out.files[0].parent.glob("*.inprogress")) if out.files else True
+    assert all(not list(path.parent.glob("*.inprogress")) for path in out.files[:1])
 
 
 # Full disks and broken files

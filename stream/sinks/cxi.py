@@ -90,9 +90,9 @@ def iso_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
 
 
-def compression(layout: Layout) -> Mapping[str, Any]:
-    """How image datasets are compressed: the keywords of ``create_dataset``."""
-    return hdf5plugin.Bitshuffle(cname="lz4") if layout.compressed else {}
+def compression(compressed: bool) -> Mapping[str, Any]:
+    """How image datasets are compressed, or not: keywords of ``create_dataset``."""
+    return hdf5plugin.Bitshuffle(cname="lz4") if compressed else {}
 
 
 def lay_out(file: h5py.File, layout: Layout, about: About) -> None:
@@ -171,14 +171,14 @@ def _put_corner(detector: h5py.Group, layout: Layout, info: Mapping[str, Any]) -
 
 def _put_images(detector: h5py.Group, layout: Layout, about: About) -> None:
     growing = {"shape": (0, *layout.shape), "maxshape": (None, *layout.shape), "chunks": layout.chunk}
-    data = detector.create_dataset("data", dtype=layout.dtype, **growing, **compression(layout))
+    data = detector.create_dataset("data", dtype=layout.dtype, **growing, **compression(layout.compressed))
     data.attrs["axes"] = layout.axes
     if layout.mask_per_frame:
-        mask = detector.create_dataset("mask", dtype=np.uint32, **growing, **compression(layout))
+        mask = detector.create_dataset("mask", dtype=np.uint32, **growing, **compression(layout.compressed))
         mask.attrs["axes"] = layout.axes
     else:
         shared = np.zeros(layout.shape, np.uint32) if about.mask is None else about.mask
-        mask = detector.create_dataset("mask", data=shared, chunks=layout.chunk[1:], **compression(layout))
+        mask = detector.create_dataset("mask", data=shared, chunks=layout.chunk[1:], **compression(layout.compressed))
         if len(layout.shape) == 3:
             mask.attrs["axes"] = "module_identifier:y:x"
     detector[IDENTIFIER] = h5py.SoftLink(f"/entry_1/{IDENTIFIER}")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from .cxi import COUNT, END_REASON, END_TIME, LIBVER
+from .cxi import COUNT, END_REASON, END_TIME
 from .cxi_copy import copy_attributes, copy_rest, growing_datasets
-from .cxi_part import SUFFIX, publish
+from .cxi_disk import SUFFIX, new_file, publish
 
 
 def write_master(path: Path, parts: Sequence[Path]) -> Path:
@@ -22,21 +21,16 @@ def write_master(path: Path, parts: Sequence[Path]) -> Path:
     frame shape, type, classes, or in having one mask or one per frame; ``OSError`` or ``RuntimeError`` if HDF5 fails.
     """
     working = path.with_name(path.name + SUFFIX)
-    try:
-        with h5py.File(working, "x", libver=LIBVER) as master, h5py.File(parts[0]) as first:
-            growing = growing_datasets(first)
-            counts = [_count(part, first, growing) for part in parts]
-            copy_rest(first, master, growing)
-            for name in growing:
-                _stack(master, first[name], [os.path.relpath(part, path.parent) for part in parts], counts)
-            master[COUNT][()] = np.int64(sum(counts))
-            with h5py.File(parts[-1]) as last:
-                for name in (END_TIME, END_REASON):
-                    master[name][()] = last[name][()]
-    except BaseException:
-        with suppress(OSError):
-            working.unlink()
-        raise
+    with new_file(working) as master, h5py.File(parts[0]) as first:
+        growing = growing_datasets(first)
+        counts = [_count(part, first, growing) for part in parts]
+        copy_rest(first, master, growing)
+        for name in growing:
+            _stack(master, first[name], [os.path.relpath(part, path.parent) for part in parts], counts)
+        master[COUNT][()] = np.int64(sum(counts))
+        with h5py.File(parts[-1]) as last:
+            for name in (END_TIME, END_REASON):
+                master[name][()] = last[name][()]
     return publish(working, path)
 
 

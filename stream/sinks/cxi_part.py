@@ -22,14 +22,12 @@ import numpy.typing as npt
 
 from ..flow.frame import Frame, Result
 from .cxi import COUNT, DETECTOR, END_REASON, END_TIME, LIBVER, RESULT, About, Layout, iso_time, lay_out
+from .cxi_disk import SUFFIX, claim, let_go, publish
 from .cxi_rows import IDENTIFIER, row_dtype, to_rows
 
 log = logging.getLogger(__name__)
 
-SUFFIX = ".inprogress"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-#: Files that HDF5 could not close. It would try again when they are collected, so they never are.
-_unclosed: list[h5py.File] = []
 
 
 class PartError(Exception):
@@ -154,16 +152,8 @@ class Part:
         HDF5 insists on writing what it holds: closing fails, fails again at exit, and then crashes the interpreter.
         So the file's descriptor is turned to anonymous memory first, which takes it all.
         """
-        try:
-            descriptor = self._descriptor()
-            if descriptor >= 0:
-                nowhere = os.memfd_create("abandoned")
-                os.dup2(nowhere, descriptor)
-                os.close(nowhere)
-            self._file.close()
-        except (OSError, RuntimeError, ValueError) as error:
-            _unclosed.append(self._file)
-            log.error("%s: HDF5 cannot let go of it: %s", self._working, error)
+        if not let_go(self._file, self._descriptor()):
+            log.error("%s: HDF5 cannot let go of it", self._working)
         self._release()
 
     def _descriptor(self) -> int:
@@ -213,57 +203,3 @@ class _Images:
     def put_array(self, at: int, image: npt.NDArray[Any]) -> None:
         self._space.select_hyperslab((at, *self._start), (1, *self._shape))
         self._id.write(self._memory, self._space, np.ascontiguousarray(image))
-
-
-def claim(path: Path, kind: int) -> int:
-    """Lock a file against ``beamsieve recover`` (shared) or against its writer (exclusive), until it is closed.
-
-    Returns a file descriptor, or -1 where the file system has no locks. Raises ``BlockingIOError`` if it is taken. A
-    dead process holds no lock; HDF5's own lock is gone as soon as SWMR starts.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise
-    except OSError:
-        os.close(descriptor)
-        return -1
-    return descriptor
-
-
-def free_name(path: Path) -> Path:
-    """``path``, or with ``-1``, ``-2`` … before its ending, such that neither it nor its work in progress exists."""
-    candidate, number = path, 0
-    while candidate.exists() or candidate.with_name(candidate.name + SUFFIX).exists():
-        number += 1
-        candidate = path.with_stem(f"{path.stem}-{number}")
-    return candidate
-
-
-def publish(working: Path, path: Path) -> Path:
-    """Bring a closed file to disk and give it the name ``path``, never in place of another file."""
-    _sync(working)
-    while True:
-        try:
-            os.link(working, path)
-        except FileExistsError:
-            path = free_name(path)
-            continue
-        except OSError:  # a file system without hard links
-            if path.exists():
-                path = free_name(path)
-            os.rename(working, path)
-        else:
-            os.unlink(working)
-        _sync(path.parent)
-        return path
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

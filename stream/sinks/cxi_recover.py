@@ -15,12 +15,10 @@ import hdf5plugin  # noqa: F401 - registers the compression filters
 import numpy as np
 
 from ..flow.frame import BadData
-from .cxi import COUNT, END_REASON, LIBVER
+from .cxi import COUNT, END_REASON, compression
 from .cxi_copy import copy_attributes, copy_rest, growing_datasets
+from .cxi_disk import SUFFIX, claim, free_name, new_file, publish
 from .cxi_flags import AsIfClosed
-from .cxi_part import SUFFIX, claim, free_name, publish
-
-_BLOCK = 64 * 2**20  # bytes copied at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,8 @@ def recover(path: Path, *, keep: bool = False) -> Recovered:
     within a write of more than a page), the copy ends before the damage.
 
     Raises:
-        BadData: ``in_use`` (its writer lives), ``empty`` (no frame was flushed), ``space``, ``format``.
+        BadData: ``in_use`` (its writer lives), ``empty`` (no frame was flushed), ``space`` (no room for the copy),
+            ``format`` (it cannot be read, or the copy cannot be written).
 
     """
     if not path.name.endswith(SUFFIX):
@@ -62,7 +61,7 @@ def recover(path: Path, *, keep: bool = False) -> Recovered:
             return recovered
     except BlockingIOError:
         raise BadData("in_use", f"{path}: is being written or read; stop the daemon that writes it first") from None
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise BadData("format", f"{path}: cannot be recovered: {error}") from None
 
 
@@ -80,37 +79,24 @@ def _copy(path: Path) -> Recovered:
     final = path.with_name(path.name.removesuffix(SUFFIX))
     with AsIfClosed(path) as stream, h5py.File(stream, "r") as source:
         flushed = int(source[COUNT][()])
-        growing = growing_datasets(source)
-        frames = min([flushed, *(_readable(source[name], flushed) for name in growing)])
-        if frames < 1:
+        if flushed < 1:
             raise BadData("empty", f"{path}: no frame had been flushed; it can be deleted")
+        room = os.statvfs(path.parent)
+        if room.f_bavail * room.f_frsize < 1.1 * path.stat().st_size:
+            raise BadData("space", f"{path}: its copy needs {path.stat().st_size / 1e9:.3g} GB; free some space first")
         working = path.with_name(path.name + ".recovering")
-        try:
-            with h5py.File(working, "w", libver=LIBVER) as target:
-                copy_rest(source, target, growing)
-                for name in growing:
-                    _copy_rows(source[name], target, frames)
-                target[COUNT][()] = np.int64(frames)
-                target[END_REASON][()] = b"recovered"
-            return Recovered(publish(working, final if not final.exists() else free_name(final)), frames, flushed)
-        except BaseException:
-            with suppress(OSError):
-                working.unlink()
-            raise
-
-
-def _readable(dataset: h5py.Dataset, count: int) -> int:
-    """How many of the first ``count`` entries have an index entry that can be read and points into the file."""
-    step = dataset.chunks[0]
-    for start in range(0, min(count, dataset.shape[0]), step):
-        for offsets in _chunks_at(dataset, start):
-            try:
-                info = dataset.id.get_chunk_info_by_coord(offsets)
-            except (OSError, RuntimeError, ValueError):
-                return start
-            if info.byte_offset is None:
-                return start
-    return min(count, int(dataset.shape[0]))
+        working.unlink(missing_ok=True)  # of a recovery that was killed: the claim is ours
+        with new_file(working) as target:
+            growing = growing_datasets(source)
+            copy_rest(source, target, growing)
+            frames = min(_copy_rows(source[name], target, flushed) for name in growing)
+            if not frames:
+                raise BadData("format", f"{path}: its index is damaged from the first frame on")
+            for name in growing:
+                target[name].resize(frames, axis=0)
+            target[COUNT][()] = np.int64(frames)
+            target[END_REASON][()] = b"recovered"
+        return Recovered(publish(working, final if not final.exists() else free_name(final)), frames, flushed)
 
 
 def _chunks_at(dataset: h5py.Dataset, start: int) -> Iterator[tuple[int, ...]]:
@@ -119,18 +105,20 @@ def _chunks_at(dataset: h5py.Dataset, start: int) -> Iterator[tuple[int, ...]]:
     return ((start, *rest) for rest in itertools.product(*grid))
 
 
-def _copy_rows(source: h5py.Dataset, target: h5py.File, frames: int) -> None:
-    properties = source.id.get_create_plist()
-    shape = (frames, *source.shape[1:])
-    space = h5py.h5s.create_simple(shape, (h5py.h5s.UNLIMITED, *source.shape[1:]))
-    made = h5py.Dataset(h5py.h5d.create(target.id, source.name.encode(), source.id.get_type(), space, properties))
+def _copy_rows(source: h5py.Dataset, target: h5py.File, frames: int) -> int:
+    """Copy the chunks of the first ``frames`` entries; returns how many entries came before the first damage."""
+    # Not with the source's own property list: the filter would prepend its parameters to themselves.
+    filters = compression(source.id.get_create_plist().get_nfilters() > 0)
+    limits = (None, *source.shape[1:])
+    made = target.create_dataset(
+        source.name, (frames, *source.shape[1:]), source.dtype, maxshape=limits, chunks=source.chunks, **filters
+    )
     copy_attributes(source, made)
-    if properties.get_nfilters():
-        for start in range(frames):
-            for offsets in _chunks_at(source, start):
+    for start in range(0, frames, source.chunks[0]):
+        for offsets in _chunks_at(source, start):
+            try:
                 mask, chunk = source.id.read_direct_chunk(offsets)
-                made.id.write_direct_chunk(offsets, chunk, mask)
-    else:
-        step = max(1, _BLOCK // max(1, source.dtype.itemsize * int(np.prod(shape[1:]))))
-        for start in range(0, frames, step):
-            made[start : start + step] = source[start : min(frames, start + step)]
+            except (OSError, RuntimeError, ValueError):
+                return start
+            made.id.write_direct_chunk(offsets, chunk, mask)
+    return frames

@@ -3,88 +3,32 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import re
-import string
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator
 
 from ..flow.frame import EMPTY, Failure, Result, RunEnd, RunStart
 from ..flow.ports import Facts, NoFacts
-from ..flow.settings import Settings
 from .cxi import About, Layout
+from .cxi_disk import SUFFIX, free_name
 from .cxi_master import write_master
-from .cxi_part import SUFFIX, Part, PartError, free_name
+from .cxi_part import Part, PartError
 from .cxi_recover import leftovers
 from .cxi_rows import CLASSES, class_count, identifier_room
+from .hdf5_room import GIGA, Room, free_bytes
+from .hdf5_settings import Hdf5Settings, safe_name
+
+__all__ = ["Hdf5Settings", "Hdf5Sink", "free_bytes", "safe_name"]
 
 log = logging.getLogger(__name__)
 
-GIGA = 1e9
 BLOCK_ROWS = 4096
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-RESUME_AT = 1.1
-SPACE_CHECK_S = 1.0
-_LONGEST_NAME = 120
-
-
-class Hdf5Settings(Settings):
-    """Where accepted frames are written, and how."""
-
-    directory: Path = Field(description="Folder for the files; it is made if it is missing.")
-    name: str = Field(
-        "{run}_{part:04d}.cxi", description="Name of each file; {run} and {part} (from 1) are filled in, no folders."
-    )
-    max_frames: int = Field(20_000, ge=1, description="A file with so many frames is closed and the next one begun.")
-    max_gb: float = Field(20.0, gt=0, description="A file of about so many gigabytes (1e9 bytes) is closed likewise.")
-    flush_s: float = Field(1.0, gt=0, description="Seconds between flushes: what a reader or a kill may be behind.")
-    swmr: bool = Field(
-        True, description="Let others read while we write, and survive a kill. Turn it off on NFS, which cannot do it."
-    )
-    compression: Literal["bslz4", "none"] = Field(
-        "bslz4", description="bslz4 stores frames that arrive as bitshuffle-LZ4 as they came; none stores plain pixels."
-    )
-    masks: Literal["auto", "static", "per_frame"] = Field(
-        "auto", description="One pixel mask per file, one per frame, or per frame only if frames bring their own."
-    )
-    min_free_gb: float = Field(1.0, ge=0, description="Close the file and keep nothing while less than this is free.")
-    master: bool = Field(True, description="A run in several files also gets one that shows them as a whole (virtual).")
-    instrument: str = Field("", description="Name of the instrument, written into every file.")
-    sample: str = Field("", description="Name of the sample, written into every file.")
-
-    @field_validator("name")
-    @classmethod
-    def _only_a_name(cls, name: str) -> str:
-        try:
-            fields = {field for _, field, _, _ in string.Formatter().parse(name) if field is not None}
-            sample = name.format(run="r", part=1)
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise ValueError(f"cannot be filled in ({error}); use {{run}} and {{part:04d}}") from None
-        if not fields <= {"run", "part"}:
-            raise ValueError("only {run} and {part} can be filled in")
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.(cxi|h5|hdf5)", sample):
-            raise ValueError("use letters, digits, . _ - only, and end in .cxi or .h5")
-        return name
-
-
-def free_bytes(directory: Path) -> int:
-    """Bytes that we may still write below ``directory``. Raises ``OSError``."""
-    stat = os.statvfs(directory)
-    return stat.f_bavail * stat.f_frsize
-
-
-def safe_name(run: str) -> str:
-    """The name of a run as a part of a file name: other characters than letters, digits, . _ - become _."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", run)[:_LONGEST_NAME].lstrip(".") or "run"
 
 
 @dataclass(slots=True)
@@ -96,15 +40,6 @@ class _Run:
     classes: int = CLASSES
     own_masks: bool = False
     same_mask: object = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """Why nothing is kept at present, and until when (monotonic seconds) nothing is tried."""
-
-    reason: str
-    detail: str
-    until: float
 
 
 class Hdf5Sink:
@@ -131,15 +66,10 @@ class Hdf5Sink:
         self._config = config
         self._directory = base / settings.directory
         self._facts: Facts = facts or NoFacts()
-        self._free = free
-        self._clock = clock
+        self._room = Room(self._directory, settings.min_free_gb * GIGA, self._facts, free, clock)
         self._run: _Run | None = None
         self._part: Part | None = None
         self._closed_parts: list[Path] = []
-        self._refusal: _Refusal | None = None
-        self._pause = FIRST_PAUSE_S
-        self._short: str | None = None
-        self._checked = -math.inf
 
     def open(self) -> None:
         """Make the directory, and say in the log which files of a killed daemon lie in it.
@@ -166,7 +96,7 @@ class Hdf5Sink:
         while at < len(kept):
             part = self._part_for(kept[at])
             if part is None:
-                failures.append(self._refuse(kept[at]))
+                failures.append(self._room.refuse(kept[at].frame.key))
                 at += 1
                 continue
             end = self._reach(part, kept, at)
@@ -182,7 +112,8 @@ class Hdf5Sink:
     def flush(self) -> None:
         """Show readers what was written, and look at the free space."""
         self._flush_part()
-        self._look_at_space()
+        if self._room.is_short():
+            self._close_part("disk_full")
 
     def close(self) -> None:
         """Close the file that is open."""
@@ -192,9 +123,7 @@ class Hdf5Sink:
 
     def healthy(self) -> str | None:
         """Why frames worth keeping are not kept at present; None if they are."""
-        if self._short is not None:
-            return self._short
-        return None if self._refusal is None else self._refusal.detail
+        return self._room.why_not()
 
     @property
     def writing(self) -> Path | None:
@@ -247,17 +176,17 @@ class Hdf5Sink:
         return run.own_masks
 
     def _open(self, run: _Run, result: Result) -> Part | None:
-        if not self._may_open():
+        if not self._room.may_open():
             return None
         layout, about = self._layout(run, result), self._about(run, result)
         try:
             path = self._path(run.parts + 1, run.name)
             self._part = Part(path, layout, about, swmr=self.settings.swmr)
         except PartError as error:
-            self._pause_after(error)
+            self._room.failed(error)
             return None
         run.parts += 1
-        self._refusal = None
+        self._room.opened()
         return self._part
 
     def _layout(self, run: _Run, result: Result) -> Layout:
@@ -303,7 +232,7 @@ class Hdf5Sink:
             part.append(results)
         except PartError as error:
             self._give_up(error)
-            return [self._refuse(result) for result in results]
+            return [self._room.refuse(result.frame.key) for result in results]
         if part.count >= self.settings.max_frames or part.size >= self.settings.max_gb * GIGA:
             self._close_part("rolled")
         elif part.unflushed >= BLOCK_ROWS:
@@ -317,7 +246,7 @@ class Hdf5Sink:
             except PartError as error:
                 self._give_up(error)
             else:
-                self._pause = FIRST_PAUSE_S
+                self._room.flushed()
 
     def _close_part(self, reason: str) -> None:
         part = self._part
@@ -355,53 +284,7 @@ class Hdf5Sink:
             log.error("%s; given up, %d frames since its last flush are lost", error.detail, lost)
             if lost:
                 self._facts.event("lost_unflushed", lost)
-        self._pause_after(error)
-
-    def _pause_after(self, error: PartError) -> None:
-        remedy = "free some space" if error.full else "look at the disk and the permissions"
-        detail = f"{error.detail}; {remedy}; nothing is tried for {self._pause:.0f} s"
-        self._refusal = _Refusal("disk_full" if error.full else "file", detail, self._clock() + self._pause)
-        self._pause = min(LONGEST_PAUSE_S, 2 * self._pause)
-        self._facts.event("file_failed")
-
-    def _may_open(self) -> bool:
-        now = self._clock()
-        if now - self._checked >= SPACE_CHECK_S:
-            with suppress(OSError):
-                self._directory.mkdir(parents=True, exist_ok=True)
-            self._look_at_space()
-        return self._short is None and (self._refusal is None or now >= self._refusal.until)
-
-    def _look_at_space(self) -> None:
-        """Close the file in good order while there is room to; take frames again when there is clearly more."""
-        self._checked = self._clock()
-        directory, least = self._directory, self.settings.min_free_gb * GIGA
-        try:
-            free = self._free(directory)
-        except OSError as error:
-            log.warning("%s: cannot tell its free space: %s", directory, error)
-            return
-        if free >= least * (1.0 if self._short is None else RESUME_AT):
-            if self._short is not None:
-                log.warning("%s: %.3g GB free; frames are kept again", directory, free / GIGA)
-            self._short = None
-            return
-        if self._short is None:
-            self._facts.event("disk_full")
-            log.error("%s: %.3g GB free; no frame is kept from here on", directory, free / GIGA)
-        self._short = (
-            f"{directory}: {free / GIGA:.3g} GB free, less than min_free_gb {self.settings.min_free_gb:g}; "
-            "free some space or set another directory"
-        )
-        self._close_part("disk_full")
-
-    def _refuse(self, result: Result) -> Failure:
-        key = result.frame.key
-        if self._short is not None:
-            return Failure(key, "disk_full", self._short)
-        if self._refusal is not None:
-            return Failure(key, self._refusal.reason, self._refusal.detail)
-        return Failure(key, "file", f"{self._directory}: cannot be written")
+        self._room.failed(error)
 
 
 def _make(directory: Path) -> None:
