@@ -171,7 +171,7 @@ class DectrisEmulator:
         faulty = faults != Faults()
         offset = 0
         info = getattr(writer, "info", None)
-        for number, (_, blob, user_data) in enumerate(shots):
+        for number, (_, pixels, user_data) in enumerate(shots):
             if stop.is_set():
                 break
             if number == faults.restart_at and isinstance(info, SeriesInfo):
@@ -179,6 +179,7 @@ class DectrisEmulator:
                 offset = number
             if self.rate_hz:
                 pace.wait(stop)
+            blob = Blob.of(spoil(pixels.data)) if number in faults.corrupt else pixels
             message = writer.image(number - offset, blob, user_data if self.send_user_data else {})
             for wanted in self._with_faults(message, number) if faulty else (message,):
                 if self._send(wanted, stop, wait):
@@ -192,8 +193,6 @@ class DectrisEmulator:
         faults = self.faults
         if number in faults.skip:
             return []
-        if number in faults.corrupt:
-            message = spoil(message)
         if number in faults.cut:
             message = [message[0][: len(message[0]) // 2]] if len(message) == 1 else message[: len(message) // 2]
         return [message, message] if number in faults.twice else [message]
@@ -210,15 +209,9 @@ class DectrisEmulator:
                 self._socket.poll(int(_SLICE_S * 1000), zmq.POLLOUT)
 
 
-def spoil(message: Parts) -> Parts:
-    """Change 64 bytes in the middle of the longest part, which are pixels."""
-    parts = list(message)
-    at = max(range(len(parts)), key=lambda index: len(parts[index]))
-    part = bytearray(parts[at])
-    middle = len(part) // 2
-    part[middle : middle + 64] = bytes(byte ^ 0xFF for byte in part[middle : middle + 64])
-    parts[at] = bytes(part)
-    return parts
+def spoil(data: bytes) -> bytes:
+    """Change 64 bytes of pixels behind the 12 bytes of the compression's header, so that they cannot be decoded."""
+    return data[:12] + bytes(byte ^ 0xFF for byte in data[12:76]) + data[76:]
 
 
 def frames_of(stack: npt.NDArray[Any]) -> Iterator[Shot]:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 Gap: TypeAlias = tuple[int, int, bool]
 _GAPS = 256
+_FAILED = 256
 
 
 class Arrival(Enum):
@@ -27,7 +28,7 @@ class Sequence:
     receivers, so gaps mean nothing) only duplicates within the window are found. A jump of more than ``max_jump`` is
     believed when the next number follows it: one corrupt number must not make all that follow look old. ``repeats``
     counts duplicates that came in a row and in order, which is how a sender looks that began again without saying so.
-    Memory is bounded by ``window`` and by 256 remembered gaps.
+    Memory is bounded by ``window``, and by 256 remembered gaps and failures.
     """
 
     def __init__(self, first: int = 0, *, window: int = 64, counts: bool = True, max_jump: int = 1 << 20) -> None:
@@ -35,6 +36,7 @@ class Sequence:
         self.repeats = 0
         self._next = first
         self._ahead: set[int] = set()
+        self._failed: set[int] = set()
         self._gaps: deque[Gap] = deque([(0, first, False)] if first else [], maxlen=_GAPS)
         self._window = window
         self._counts = counts
@@ -46,6 +48,16 @@ class Sequence:
     def seen_to(self) -> int:
         """One more than the largest number seen."""
         return max(self._ahead) + 1 if self._ahead else self._next
+
+    @property
+    def came_to(self) -> int:
+        """As ``seen_to``, with those that came and could not be used."""
+        return max(self.seen_to, max(self._failed, default=-1) + 1)
+
+    def fail(self, number: int) -> None:
+        """Note that ``number`` came and could not be used: it is not missing, and still new if it comes again."""
+        if 0 <= number - self._next <= self._max_jump and len(self._failed) < _FAILED:
+            self._failed.add(number)
 
     def arrive(self, number: int) -> Arrival:
         """Note the arrival of ``number`` (at least 0)."""
@@ -105,6 +117,9 @@ class Sequence:
             stop = min(min(self._ahead, default=floor), floor)
             if stop > self._next:
                 self._gaps.append((self._next, stop, True))
-                self.missing += stop - self._next if self._counts else 0
+                failed = {number for number in self._failed if number < stop}
+                self._failed -= failed
+                lost = stop - self._next - sum(number >= self._next for number in failed)
+                self.missing += lost if self._counts else 0
             self._next = stop
             self._catch_up()

@@ -21,12 +21,16 @@ _NAMES = 10_000
 
 @dataclass(slots=True)
 class _Series:
-    """One series: its run's name, what its start said, its numbers; once over, why and since when (monotonic s)."""
+    """One series: its run's name, what its start said, its numbers; once over, why and since when (monotonic s).
+
+    ``started``: whether a start message came. ``told``: how many missing numbers were told of.
+    """
 
     id: SeriesId
     run: str
     info: Mapping[str, Any]
     sequence: Sequence
+    started: bool = False
     told: int = 0
     ended: str = ""
     since: float = 0.0
@@ -56,14 +60,18 @@ class Book:
         """A start message came."""
         if self.open is not None and self.open.id == series and series[1]:
             # The same unique text names the same series: a sender with several sockets says it on each.
-            self.facts.event("start_again")
-            return []
+            if self.open.started:
+                self.facts.event("start_again")
+                return []
+            self.facts.event("start_late")
+            sequence = self.open.sequence
+            return [*self.close("superseded", now), self._begin(series, info, 0, sequence, started=True)]
         marks: list[Mark] = []
         if self.open is not None:
             again = self.open.id[0] == series[0]
             self.facts.event("restart" if again else "no_end")
             marks += self.close("aborted" if again else "superseded", now)
-        return [*marks, self._begin(series, info, 0)]
+        return [*marks, self._begin(series, info, 0, started=True)]
 
     def end(self, series: SeriesId, now: float) -> list[Mark]:
         """An end message came."""
@@ -71,9 +79,10 @@ class Book:
             self.facts.event("end_again" if series in self._past else "stray_end")
             return []
         expected = self.open.info.get("images_expected")
-        seen = self.open.sequence.seen_to
-        if isinstance(expected, int) and seen < expected and not self.shared:
-            self.facts.event("short", expected - seen)
+        if isinstance(expected, int) and not self.shared:
+            short = expected - self.open.sequence.came_to
+            if short > 0:
+                self.facts.event("short", short)
         return self.close("end", now)
 
     def image(self, series: SeriesId, number: int, now: float) -> tuple[list[Mark], Key | Discard | Failure]:
@@ -107,7 +116,7 @@ class Book:
         """An image came and could not be used; it is not missing. Gives the name of its run."""
         if self.open is None or self.open.id[0] != series:
             return str(series)
-        self.open.sequence.arrive(number)
+        self.open.sequence.fail(number)
         return self.open.run
 
     def close(self, reason: str, now: float) -> list[Mark]:
@@ -139,19 +148,27 @@ class Book:
         marks = self.close("superseded", now)
         if past is not None and (series[1] or past.ended == "idle"):
             self.facts.event("resumed")
-            marks.append(self._begin(series, past.info, number, past.sequence))
+            marks.append(self._begin(series, past.info, number, past.sequence, started=past.started))
         else:
             self.facts.event("joined_late")
             marks.append(self._begin(series, EMPTY, number))
         return marks, None
 
-    def _begin(self, series: SeriesId, info: Mapping[str, Any], first: int, sequence: Sequence | None = None) -> Mark:
+    def _begin(
+        self,
+        series: SeriesId,
+        info: Mapping[str, Any],
+        first: int,
+        sequence: Sequence | None = None,
+        *,
+        started: bool = False,
+    ) -> Mark:
         count = self._names[series[0]] = self._names.pop(series[0], 0) + 1
         if len(self._names) > _NAMES:
             self._names.popitem(last=False)
         run = str(series[0]) if count == 1 else f"{series[0]}.{count}"
         numbers = sequence or Sequence(first, window=self.window, counts=not self.shared)
-        self.open = _Series(series, run, info, numbers, told=numbers.missing)
+        self.open = _Series(series, run, info, numbers, started, told=numbers.missing)
         self._past.pop(series, None)
         self._strays = ((-1, ""), 0)
         return RunStart(run, info)
