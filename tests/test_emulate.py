@@ -245,7 +245,7 @@ def test_emulate_dectris_sends_a_series_and_says_what_it_sent(tmp_path: Path, fr
     process = start("dectris", *arguments, "--json", str(out), "--compression", "none")
     with zmq.Context() as context, context.socket(zmq.PULL) as pull:
         pull.connect(endpoint)
-        messages = []
+        messages: list[dict[str, Any]] = []
         while not messages or messages[-1]["type"] != "end":
             assert pull.poll(int(PATIENCE_S * 1000)), "the series did not end"
             messages.append(cbor2.loads(pull.recv()))

@@ -41,7 +41,7 @@ class Told:
 
 
 @contextmanager
-def opened(told: Told | None = None, **values: Any) -> Iterator[KaraboSource]:
+def opened(told: Told | None = None, /, **values: Any) -> Iterator[KaraboSource]:
     source = KaraboSource(KaraboSettings.model_validate(values), told or Told())
     source.open()
     try:
@@ -98,7 +98,11 @@ def test_karabo_bridges_simulated_server(side: str, pattern: str, protocol: str,
 @pytest.mark.parametrize("data_like", ["online", "file"])
 def test_a_simulated_megapixel_train_in_both_orders(data_like: str, ipc: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("karabo_bridge.simulation.AGIPD.pulses", 4)
-    settings = {"modules": 16, "module_shape": (512, 128), "source": "SPB_DET_AGIPD1M-1/CAL/APPEND_CORRECTED"}
+    settings: dict[str, Any] = {
+        "modules": 16,
+        "module_shape": (512, 128),
+        "source": "SPB_DET_AGIPD1M-1/CAL/APPEND_CORRECTED",
+    }
     server = SimServerInThread(ipc, detector="AGIPD", data_like=data_like, debug=False)
     with server, opened(endpoint=ipc, axes=data_like, **settings) as source:
         (raw, *_) = raws(read_until(source, trains(1)))
@@ -120,7 +124,7 @@ def test_another_detector_among_several_sources(ipc: str, monkeypatch: pytest.Mo
 def test_every_value_arrives_from_the_bridges_own_server(side: str, pattern: str, ipc: str) -> None:
     rng = np.random.default_rng(3)
     sent = [rng.integers(0, 1000, (3, 2, 5, 4)).astype(np.uint16) for _ in range(8)]
-    settings = {"source": "DET", "axes": "file", "values": {"mJ": "XGM i"}}
+    settings: dict[str, Any] = {"source": "DET", "axes": "file", "values": {"mJ": "XGM i"}}
     with ServerInThread(ipc, sock=side) as server, opened(endpoint=ipc, pattern=pattern, **settings) as source:
         for n, image in enumerate(sent):
             data = {"DET": {"image.data": image}, "XGM": {"i": n / 2}}
@@ -164,7 +168,7 @@ def test_our_emulator_and_our_source(side: str, pattern: str, protocol: str) -> 
     layout = Layout(source="D", pulses=5, order="online", modules=2)
     rate = 100.0 if side == "pub" else 0.0
     with emulated(layout=layout, side=side.lower(), protocol=protocol, rate_hz=rate) as (endpoint, _):
-        settings = {"source": "D", "axes": "online", "modules": 2, "module_shape": (16, 8)}
+        settings: dict[str, Any] = {"source": "D", "axes": "online", "modules": 2, "module_shape": (16, 8)}
         with opened(endpoint=endpoint, pattern=pattern, **settings) as source:
             found = raws(read_until(source, trains(4)))
     expected = np.stack([image for image, _ in itertools.islice(shots(), 5)]).reshape(5, 2, 16, 8)
@@ -221,7 +225,7 @@ def test_faults_are_counted_for_what_they_are() -> None:
 def test_lost_modules_are_marked() -> None:
     layout = Layout(source="S/DET/*CH0:xtdf", pulses=2, order="file", modules=4, split=True)
     with emulated(layout=layout, side="push", faults=Faults(lose_module=0.5, seed=1)) as (endpoint, _):
-        settings = {"source": layout.source, "modules": 4, "axes": "file"}
+        settings: dict[str, Any] = {"source": layout.source, "modules": 4, "axes": "file"}
         with opened(endpoint=endpoint, pattern="pull", **settings) as source:
             found = raws(read_until(source, trains(30)))
     missing = Counter(len(raw.info.get("missing_modules", ())) for raw in found)
@@ -242,6 +246,7 @@ def test_a_restarted_rep_server_is_asked_again_at_once(ipc: str) -> None:
     assert time.monotonic() - began < 20
     assert told.events["disconnected"] >= 1
     assert told.events["restart"] == 1
+    assert isinstance(first[0], RunStart)
     assert RunEnd(first[0].run, "aborted") in second
 
 
@@ -249,9 +254,14 @@ def test_a_lost_request_is_made_again_on_a_new_socket() -> None:
     """A server that takes a request and never answers: after the timeout the source asks again."""
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         port = router.bind_to_random_port("tcp://127.0.0.1")
-        settings = {"endpoint": f"tcp://127.0.0.1:{port}", "source": "D", "axes": "file", "request_timeout_s": 0.2}
+        settings: dict[str, Any] = {
+            "endpoint": f"tcp://127.0.0.1:{port}",
+            "source": "D",
+            "axes": "file",
+            "request_timeout_s": 0.2,
+        }
         with opened(**settings) as source:
-            asked = []
+            asked: list[list[bytes]] = []
             deadline = time.monotonic() + PATIENCE_S
             while len(asked) < 2 and time.monotonic() < deadline:
                 source.read(0.05)
@@ -284,6 +294,7 @@ def test_silence_ends_the_run(ipc: str) -> None:
     ):
         found = read_until(source, lambda items: any(isinstance(item, RunEnd) for item in items))
     assert [type(item).__name__ for item in found] == ["RunStart", "Raw", "Raw", "RunEnd"]
+    assert isinstance(found[-1], RunEnd)
     assert found[-1].reason == "idle"
 
 
@@ -292,7 +303,7 @@ def test_a_part_that_is_too_long_closes_the_connection(ipc: str) -> None:
     with zmq.Context() as context, context.socket(zmq.PUSH) as push:
         push.setsockopt(zmq.LINGER, 0)
         push.bind(ipc)
-        settings = {"pattern": "pull", "source": "D", "axes": "file", "max_message_mb": 1}
+        settings: dict[str, Any] = {"pattern": "pull", "source": "D", "axes": "file", "max_message_mb": 1}
         with opened(told, endpoint=ipc, **settings) as source:
             push.send(bytes(1_100_000))
             deadline = time.monotonic() + PATIENCE_S
@@ -395,7 +406,7 @@ LPD = "FXE_DET_LPD1M-1/DET/*CH0:xtdf"
 
 
 def test_extra_data_serves_modules_as_sources_of_their_own(run_folder: Path, ipc: str) -> None:
-    settings = {"source": LPD, "modules": 16, "axes": "file", "module_shape": (256, 256)}
+    settings: dict[str, Any] = {"source": LPD, "modules": 16, "axes": "file", "module_shape": (256, 256)}
     with serving(run_folder, ipc, "*LPD1M*", "REP"), opened(endpoint=ipc, **settings) as source:
         found = raws(read_until(source, trains(2)))
     assert [raw.key.number for raw in found[:2]] == [10000, 10001]
@@ -407,13 +418,22 @@ def test_extra_data_serves_modules_as_sources_of_their_own(run_folder: Path, ipc
 
 
 def test_extra_data_serves_stacked_modules_and_cameras(run_folder: Path, ipc: str) -> None:
-    stacked = {"source": "FXE_DET_LPD1M-1/DET/APPEND", "modules": 16, "axes": "file", "module_shape": (256, 256)}
+    stacked: dict[str, Any] = {
+        "source": "FXE_DET_LPD1M-1/DET/APPEND",
+        "modules": 16,
+        "axes": "file",
+        "module_shape": (256, 256),
+    }
     bridge = serving(run_folder, ipc, "*LPD1M*", "PUSH", "stack")
     with bridge, opened(endpoint=ipc, pattern="pull", **stacked) as source:
         raw = raws(read_until(source, trains(1)))[0]
     assert raw.info["axes"] == ("pulse", "gain", "module", "ss", "fs")
     assert (raw.count, shots_of(raw)[0].shape) == (128, (16, 256, 256))
-    camera = {"source": "FXE_XAD_GEC/CAM/CAMERA:daqOutput", "image_key": "data.image.pixels", "axes": "camera"}
+    camera: dict[str, Any] = {
+        "source": "FXE_XAD_GEC/CAM/CAMERA:daqOutput",
+        "image_key": "data.image.pixels",
+        "axes": "camera",
+    }
     bridge = serving(run_folder, ipc, "FXE_XAD_GEC/CAM/CAMERA:daqOutput", "PUSH")
     with bridge, opened(endpoint=ipc, pattern="pull", **camera) as source:
         raw = raws(read_until(source, trains(1)))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,10 +25,10 @@ def train(words: tuple[str, ...]) -> np.ndarray:
     value = zero
     for word, base in (("pulse", 1), ("module", 10), ("ss", 100), ("fs", 10)):
         value = value * base + grids.get(word, zero)
-    return (value + 10**6 * grids.get("gain", zero)).astype(np.int32)
+    return np.asarray(value + 10**6 * grids.get("gain", zero), np.int32)
 
 
-def raw_of(array: np.ndarray, words: tuple[str, ...], **info: object) -> Raw:
+def raw_of(array: np.ndarray, words: tuple[str, ...], **info: Any) -> Raw:
     pulses = PULSES if "pulse" in words else 1
     select = info.get("select")
     count = pulses if select is None else len(select)
@@ -83,7 +84,7 @@ def test_cameras_are_one_shot() -> None:
     ("words", "info"),
     [(("pulse", "ss"), {}), (("pulse", "ss", "fs"), {"select": (0, 9)})],
 )
-def test_arrays_that_are_not_what_was_announced(words: tuple[str, ...], info: dict) -> None:
+def test_arrays_that_are_not_what_was_announced(words: tuple[str, ...], info: dict[str, Any]) -> None:
     array = train(("pulse", "ss", "fs"))
     with pytest.raises(BadData, match=r"train r:1: .*") as caught:
         split_train(raw_of(array, words, **info), array)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgpack
 import numpy as np
 import pytest
-from beamsieve.stream.emulators.karabo import Layout, encode, metadata_of, train_data
+from beamsieve.stream.emulators.karabo import Layout, Protocol, encode, metadata_of, train_data
 from beamsieve.stream.flow.frame import BadData, Encoded
 from beamsieve.stream.sources.wire.karabo import DTYPES, Train, Unusable, decode, integers
 from hypothesis import given, settings
@@ -24,11 +26,11 @@ def array_of(encoded: object) -> np.ndarray:
     return flat.reshape(encoded.shape)
 
 
-def as_bytes(parts: list) -> list[bytes]:
+def as_bytes(parts: list[Any]) -> list[bytes]:
     return [bytes(part) for part in parts]
 
 
-def values_of(train: Train, source: str) -> dict:
+def values_of(train: Train, source: str) -> dict[str, Any]:
     return {k: v for k, v in train.devices[source].values.items() if k != "metadata" and not k.startswith("metadata.")}
 
 
@@ -56,7 +58,7 @@ def test_reads_what_the_bridge_serializes(array: np.ndarray, number: object, pro
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_bridges_client_reads_what_we_encode(protocol: str) -> None:
+def test_the_bridges_client_reads_what_we_encode(protocol: Protocol) -> None:
     images = [np.arange(6 * 4, dtype=np.uint16).reshape(6, 4) + n for n in range(3)]
     data = train_data(Layout(pulses=3, modules=2, order="online"), images, TID)
     parts = as_bytes(encode(data, metadata_of(data, TID, 1.7e9), protocol))
@@ -144,10 +146,6 @@ def test_an_unusable_array_says_why(shape: list[int], dtype: str, reason: str) -
 
 
 def test_pickled_arrays_are_never_opened() -> None:
-    class Bomb:
-        def __reduce__(self) -> tuple:
-            pytest.fail("unpickled")
-
     body = {b"nd": True, b"type": "|O", b"kind": b"O", b"shape": [1], b"data": b"cbuiltins\nexit\n(tR."}
     array = decode([msgpack.packb({"D": {"a": body}})]).devices["D"].arrays["a"]
     assert isinstance(array, Unusable)

@@ -41,13 +41,13 @@ def message(train_id: int, data: dict[str, dict[str, Any]]) -> list[bytes]:
     return [bytes(part) for part in encode(data, metadata_of(data, train_id, 1.7e9))]
 
 
-def images(pulses: int = 4, ids: Sequence[int] | None = None, **more: Any) -> dict[str, Any]:
+def images(pulses: int = 4, ids: Sequence[int] | None = None, /, **more: Any) -> dict[str, Any]:
     pixels = np.arange(pulses * 6 * 2, dtype=np.uint16).reshape(pulses, 6, 2)
     names = np.arange(pulses) if ids is None else np.array(ids)
     return {"image.data": pixels, "image.pulseId": names.astype(np.uint64), **more}
 
 
-def feed(source: KaraboSource, train_id: int, now: float = 0.0, **data: Any) -> list[Incoming]:
+def feed(source: KaraboSource, train_id: int, now: float = 0.0, /, **data: Any) -> list[Incoming]:
     return source.feed(message(train_id, {"DET": data or images()}), now, 1.7e9 + now)
 
 
@@ -64,16 +64,21 @@ def shots_of(raw: Raw) -> list[np.ndarray]:
     return split_train(raw, array_of(raw.image))
 
 
+def run_of(item: Incoming) -> str:
+    assert isinstance(item, RunStart | RunEnd)
+    return item.run
+
+
 def kinds(items: list[Incoming]) -> list[str]:
     return [type(item).__name__ for item in items]
 
 
 def test_a_train_opens_a_run_and_names_its_pulses() -> None:
     source, _ = source_of()
-    start, raw = feed(source, TID, **images(ids=(0, 8, 16, 24), **{"image.cellId": np.arange(4, dtype=np.uint16)}))
+    start, raw = feed(source, TID, **images(4, (0, 8, 16, 24), **{"image.cellId": np.arange(4, dtype=np.uint16)}))
     assert isinstance(start, RunStart)
     assert isinstance(raw, Raw)
-    assert raw.key.run == start.run == "20231114T221320Z-t10000000000"
+    assert raw.key.run == run_of(start) == "20231114T221320Z-t10000000000"
     assert raw.key.number == TID
     assert (raw.count, raw.pulses, raw.arrived) == (4, (0, 8, 16, 24), 0.0)
     assert raw.info["cells"] == (0, 1, 2, 3)
@@ -106,10 +111,11 @@ def test_a_restarted_sender_begins_a_new_run() -> None:
     source, told = source_of()
     first, _ = feed(source, TID + 500)
     end, start, raw = feed(source, TID)
-    assert end == RunEnd(first.run, "aborted")
+    assert end == RunEnd(run_of(first), "aborted")
     assert isinstance(start, RunStart)
-    assert start.run != first.run
-    assert raw.key.run == start.run
+    assert run_of(start) != run_of(first)
+    assert isinstance(raw, Raw)
+    assert raw.key.run == run_of(start)
     assert told.events == {"restart": 1}
     assert kinds(feed(source, TID + 1)) == ["Raw"]
 
@@ -139,12 +145,12 @@ def test_one_corrupt_train_id_is_not_a_million_missing_trains() -> None:
 
 def test_silence_ends_a_run() -> None:
     source, _ = source_of(idle_s=5)
-    first, _ = feed(source, TID, now=100.0)
-    assert kinds(feed(source, TID + 1, now=104.9)) == ["Raw"]
-    end, start, _ = feed(source, TID + 2, now=110.0)
-    assert end == RunEnd(first.run, "idle")
+    first, _ = feed(source, TID, 100.0)
+    assert kinds(feed(source, TID + 1, 104.9)) == ["Raw"]
+    end, start, _ = feed(source, TID + 2, 110.0)
+    assert end == RunEnd(run_of(first), "idle")
     assert isinstance(start, RunStart)
-    assert source.finish() == [RunEnd(start.run)]
+    assert source.finish() == [RunEnd(run_of(start))]
     assert source.finish() == []
 
 
@@ -154,12 +160,12 @@ def test_the_run_number_names_and_ends_runs() -> None:
     def numbered(train_id: int, number: object, now: float = 0.0) -> list[Incoming]:
         return source.feed(message(train_id, {"DET": images(), "RUN": {"number.value": number}}), now, 1.7e9)
 
-    assert numbered(TID, 12)[0].run == "r0012"
+    assert run_of(numbered(TID, 12)[0]) == "r0012"
     end, start, _ = numbered(TID + 1, 13)
-    assert (end, start.run) == (RunEnd("r0012", "superseded"), "r0013")
+    assert (end, run_of(start)) == (RunEnd("r0012", "superseded"), "r0013")
     assert kinds(numbered(TID + 2, 13)) == ["Raw"]
     end, start, _ = numbered(TID + 3, 13, now=9.0)
-    assert (end, start.run) == (RunEnd("r0013", "idle"), "r0013-2")
+    assert (end, run_of(start)) == (RunEnd("r0013", "idle"), "r0013-2")
     assert kinds(numbered(TID + 4, float("inf"), now=9.0)) == ["Raw"]
     assert kinds(numbered(TID + 5, "thirteen", now=9.0)) == ["Raw"]
 
@@ -195,10 +201,10 @@ def test_missing_counts_the_numbers_skipped(ids: set[int]) -> None:
 def test_pulses_and_cells_are_selected_before_they_count() -> None:
     source, told = source_of(pulses="0:100:2", cells="0,1,2")
     cells = {"image.cellId": np.array([0, 1, 2, 3], np.uint16)}
-    raw = only_raw(feed(source, TID, **images(ids=(0, 1, 2, 4), **cells)))
+    raw = only_raw(feed(source, TID, **images(4, (0, 1, 2, 4), **cells)))
     assert (raw.count, raw.pulses, raw.info["cells"], raw.info["select"]) == (2, (0, 2), (0, 2), (0, 2))
     np.testing.assert_array_equal([s[0, 0] for s in shots_of(raw)], [0, 24])
-    assert feed(source, TID + 1, **images(ids=(1, 3, 5, 7), **cells)) == []
+    assert feed(source, TID + 1, **images(4, (1, 3, 5, 7), **cells)) == []
     assert told.events == {"no_pulses": 1}
     (bad,) = feed(source, TID + 2)
     assert isinstance(bad, Failure)
@@ -208,7 +214,7 @@ def test_pulses_and_cells_are_selected_before_they_count() -> None:
 
 def test_pulse_ids_that_do_not_tell_pulses_apart_are_replaced() -> None:
     source, _ = source_of()
-    assert only_raw(feed(source, TID, **images(ids=(7, 7, 7, 7)))).pulses == (0, 1, 2, 3)
+    assert only_raw(feed(source, TID, **images(4, (7, 7, 7, 7)))).pulses == (0, 1, 2, 3)
     without = {"image.data": images()["image.data"]}
     assert only_raw(feed(source, TID + 1, **without)).pulses == (0, 1, 2, 3)
 

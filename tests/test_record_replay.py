@@ -202,7 +202,7 @@ def pull_all(endpoint: str, n: int, kind: int = zmq.PULL) -> list[list[bytes]]:
         if kind == zmq.SUB:
             socket.setsockopt(zmq.SUBSCRIBE, b"")
         socket.connect(endpoint)
-        found = []
+        found: list[list[bytes]] = []
         for _ in range(n):
             if kind == zmq.REQ:
                 socket.send(b"next")
@@ -307,7 +307,7 @@ def run_cli(function: Any, *arguments: str) -> Any:
 
 def test_what_an_emulated_detector_sends_is_recorded_and_replayed_to_the_byte(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    frames = [(rng.integers(0, 9, (16, 16)).astype(np.uint16), {}) for _ in range(12)]
+    frames: list[Any] = [(rng.integers(0, 9, (16, 16)).astype(np.uint16), {}) for _ in range(12)]
     out = tmp_path / "run.bsrec"
     with DectrisEmulator("tcp://127.0.0.1:0", frames, rate_hz=0) as emulator:
         done = run_cli(
@@ -320,9 +320,9 @@ def test_what_an_emulated_detector_sends_is_recorded_and_replayed_to_the_byte(tm
     assert summary["files"] == [str(out)]
     records = list(Reader(out))
     assert [cbor2.loads(r.parts[0])["type"] for r in records] == ["start", *["image"] * 12, "end"]
-    times = [r.monotonic_ns for r in records]
+    times = [r.monotonic_ns or 0 for r in records]
     assert times == sorted(times)
-    assert abs(records[0].wall_ns / 1e9 - time.time()) < 60
+    assert abs((records[0].wall_ns or 0) / 1e9 - time.time()) < 60
     with replaying([out], speed=0) as endpoint:
         assert pull_all(endpoint, 14) == [list(r.parts) for r in records]
 
@@ -347,7 +347,12 @@ def karabo_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layout = Layout(source="D", pulses=3, order="online")
     emulator = KaraboEmulator("tcp://127.0.0.1:0", iter([(i, {}) for i in images]), layout, rate_hz=0.0)
     endpoint = emulator.open()
-    thread = threading.Thread(target=lambda: (emulator.run(threading.Event()), emulator.close()))
+
+    def run() -> None:
+        emulator.run(threading.Event())
+        emulator.close()
+
+    thread = threading.Thread(target=run)
     thread.start()
     receiver, writer = Receiver(SocketSettings(endpoint=endpoint), "req", NoFacts()), Writer(path, {})
     receiver.open()
@@ -398,7 +403,7 @@ def test_recorded_silence_still_ends_runs_at_full_speed(tmp_path: Path, karabo_r
 
 
 def test_a_recorded_dectris_series_comes_out_of_the_replay_source(tmp_path: Path) -> None:
-    frames = [(np.full((16, 16), n, np.uint16), {}) for n in range(5)]
+    frames: list[Any] = [(np.full((16, 16), n, np.uint16), {}) for n in range(5)]
     path = tmp_path / "series.bsrec"
     with DectrisEmulator("tcp://127.0.0.1:0", frames, rate_hz=0, compression="none") as emulator:
         run_cli(record, "--endpoint", emulator.endpoint, "--out", str(path), "--messages", "7", "--quiet")
@@ -467,7 +472,7 @@ def test_replay_of_a_cut_file_says_so_and_sends_the_rest(tmp_path: Path) -> None
     found: list[list[bytes]] = []
     with zmq.Context() as context, context.socket(zmq.PULL) as pull:
         port = pull.bind_to_random_port("tcp://127.0.0.1")
-        thread = threading.Thread(target=lambda: [found.append(pull.recv_multipart()) for _ in range(9)])
+        thread = threading.Thread(target=lambda: found.extend(pull.recv_multipart() for _ in range(9)))
         thread.start()
         arguments = [str(path), "--endpoint", f"tcp://127.0.0.1:{port}", "--connect", "--speed", "max"]
         done = run_cli(replay, *arguments, "--json", str(tmp_path / "x.json"))
