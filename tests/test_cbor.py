@@ -3,6 +3,7 @@
 import math
 import struct
 from datetime import UTC, datetime
+from typing import Any
 
 import cbor2
 import numpy as np
@@ -29,7 +30,7 @@ values = st.recursive(
 )
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Both readers' answers in one form: lists, dicts, bytes; NaN equal to itself; True unlike 1."""
     if isinstance(value, memoryview):
         return (bytes, bytes(value))
@@ -37,6 +38,8 @@ def plain(value):
         return [plain(item) for item in value]
     if hasattr(value, "items"):
         return {(type(key), key): plain(item) for key, item in value.items()}
+    if value is cbor2.undefined:
+        return plain(None)
     if isinstance(value, float) and math.isnan(value):
         return "nan"
     return (type(value), value)
@@ -44,15 +47,15 @@ def plain(value):
 
 @settings(max_examples=300, deadline=None)
 @given(values, st.booleans())
-def test_reads_what_cbor2_reads(value, canonical):
+def test_reads_what_cbor2_reads(value: Any, canonical: bool) -> None:
     data = cbor2.dumps(value, canonical=canonical)
     assert plain(loads(data)) == plain(cbor2.loads(data)) == plain(value)
 
 
-def loose(value, choose):
+def loose(value: Any, choose: Any) -> Any:
     """An encoder that uses heads longer than needed, and indefinite lengths, as RFC 8949 allows."""
 
-    def head(major, n):
+    def head(major: Any, n: int) -> Any:
         sizes = [s for s in (0, 1, 2, 4, 8) if n < (24 if s == 0 else 1 << 8 * s)]
         size = choose(sizes)
         if size == 0:
@@ -80,13 +83,13 @@ def loose(value, choose):
 
 @settings(max_examples=200, deadline=None)
 @given(values, st.randoms(use_true_random=False))
-def test_reads_long_heads_and_indefinite_lengths(value, random):
+def test_reads_long_heads_and_indefinite_lengths(value: Any, random: Any) -> None:
     assert plain(loads(loose(value, random.choice))) == plain(value)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
-def test_noise_is_read_as_cbor2_reads_it_or_refused(data):
+def test_noise_is_read_as_cbor2_reads_it_or_refused(data: Any) -> None:
     try:
         mine = loads(data)
     except BadData:
@@ -95,7 +98,7 @@ def test_noise_is_read_as_cbor2_reads_it_or_refused(data):
         assert plain(mine) == plain(cbor2.loads(data))
 
 
-def walk(value):
+def walk(value: Any) -> Any:
     yield value
     if isinstance(value, list):
         for item in value:
@@ -107,7 +110,7 @@ def walk(value):
 
 @settings(max_examples=200, deadline=None)
 @given(values, st.data())
-def test_a_cut_message_is_refused(value, data):
+def test_a_cut_message_is_refused(value: Any, data: Any) -> None:
     whole = cbor2.dumps(value)
     cut = data.draw(st.integers(0, len(whole) - 1))
     with pytest.raises(BadData, match="CBOR"):
@@ -115,7 +118,7 @@ def test_a_cut_message_is_refused(value, data):
 
 
 @pytest.mark.parametrize("tag", sorted(TYPED))
-def test_typed_arrays(tag):
+def test_typed_arrays(tag: int) -> None:
     dtype = TYPED[tag]
     array = np.arange(6).astype(dtype).reshape(2, 3)
     read = loads(cbor2.dumps(cbor2.CBORTag(40, [[2, 3], cbor2.CBORTag(tag, array.tobytes())])))
@@ -123,7 +126,7 @@ def test_typed_arrays(tag):
     np.testing.assert_array_equal(np.frombuffer(read.buffer, read.dtype).reshape(read.shape), array)
 
 
-def test_rfc_8746_says_what_a_typed_tag_is():
+def test_rfc_8746_says_what_a_typed_tag_is() -> None:
     """Section 2.1: tag = 0b010_f_s_e_ll (float, signed, little-endian, length)."""
     for tag, dtype in TYPED.items():
         is_float, signed, little, ll = tag >> 4 & 1, tag >> 3 & 1, tag >> 2 & 1, tag & 3
@@ -133,7 +136,7 @@ def test_rfc_8746_says_what_a_typed_tag_is():
             assert dtype.str[0] == ("<" if little else ">")
 
 
-def test_compressed_arrays_stay_as_they_are():
+def test_compressed_arrays_stay_as_they_are() -> None:
     blob = struct.pack(">QI", 12, 8192) + b"whatever"
     typed = cbor2.CBORTag(69, cbor2.CBORTag(56500, ["bslz4", 2, blob]))
     message = cbor2.dumps([cbor2.CBORTag(40, [[2, 3], typed]), cbor2.CBORTag(1040, [[2, 3], typed]), typed])
@@ -143,21 +146,21 @@ def test_compressed_arrays_stay_as_they_are():
     assert {bytes(a.buffer) for a in (row, column, flat)} == {blob}
 
 
-def test_byte_strings_are_not_copied():
+def test_byte_strings_are_not_copied() -> None:
     message = bytearray(cbor2.dumps({"a": b"x" * 1000}))
-    blob = loads(message)["a"]
+    blob = loads(memoryview(message))["a"]
     message[-1] = ord("y")
     assert blob[-1] == ord("y")
 
 
-def test_dates_and_self_description():
+def test_dates_and_self_description() -> None:
     message = cbor2.dumps(
         cbor2.CBORTag(55799, [datetime(2024, 3, 1, tzinfo=UTC), cbor2.CBORTag(1, 7), cbor2.CBORTag(99, 1)])
     )
     assert loads(message) == ["2024-03-01T00:00:00Z", 7, Tagged(99, 1)]
 
 
-def test_where_the_values_of_a_map_lie():
+def test_where_the_values_of_a_map_lie() -> None:
     data = cbor2.dumps(cbor2.CBORTag(55799, {"a": 1000, "b": [1, 2], "c": b"xyz"}))
     values, spans = Reader(data).entries()
     assert values.keys() == spans.keys()
@@ -165,7 +168,7 @@ def test_where_the_values_of_a_map_lie():
         assert plain(cbor2.loads(data[start:end])) == plain(values[key])
 
 
-def test_depth_and_number_of_items_are_limited():
+def test_depth_and_number_of_items_are_limited() -> None:
     assert loads(b"\x81" * MAX_DEPTH + b"\x00")
     for data in (
         b"\x81" * (MAX_DEPTH + 1) + b"\x00",
@@ -178,7 +181,7 @@ def test_depth_and_number_of_items_are_limited():
 
 
 @pytest.mark.parametrize("head", [b"\x5b", b"\x7b", b"\x9b", b"\xbb", b"\xa1\x61a\x5b"])
-def test_lengths_beyond_the_message_are_refused(head):
+def test_lengths_beyond_the_message_are_refused(head: Any) -> None:
     for length in (100, 1 << 31, 1 << 62, (1 << 64) - 1):
-        with pytest.raises(BadData, match=r"CBOR: \d+ items|CBOR: a string of|break|cut"):
-            loads(head + length.to_bytes(8, "big") + b"abc")
+        with pytest.raises(BadData, match=r"CBOR: \d+ items at byte|CBOR: a string of"):
+            loads(head + length.to_bytes(8, "big") + bytes(3))

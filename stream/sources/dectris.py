@@ -19,6 +19,7 @@ from .wire import dectris_v1, dectris_v2
 from .wire.messages import End, Foreign, Image, Message, Start
 
 _BRACE = ord("{")
+_PLANCK_C = 6.62607015e-34 * 299_792_458  # J m (exact, SI 2019)
 _V2_BEGINS = re.compile(rb"(?:\xd9\xd9\xf7)?(?:[\xa0-\xb7]|\xb8.|\xb9..|\xbf)\x64type", re.DOTALL)
 _KEPT_PARTS, _KEPT_BYTES = 16, 2048
 
@@ -26,7 +27,7 @@ _KEPT_PARTS, _KEPT_BYTES = 16, 2048
 class DectrisSettings(SocketSettings):
     """A DECTRIS detector's stream, version 1 or 2, as it is detected."""
 
-    kind: Literal["dectris"] = "dectris"
+    kind: Literal["dectris"] = Field("dectris", description="stream 1 and stream 2, told apart by what comes")
     pattern: Literal["pull", "sub"] = Field("pull", description="pull: every image once; sub: a preview that may drop")
     hwm: int = Field(200, ge=1, description="messages ZeroMQ may hold for us before the sender waits or drops")
     max_message_mb: int = Field(
@@ -93,7 +94,8 @@ class Assembler:
             marks, key = self._book.image((message.series, message.unique), message.number, arrived)
             out += marks
             if not isinstance(key, Key):
-                out.append(key)
+                known = BadData(key.reason, key.detail) if isinstance(key, Failure) else None
+                out.append(key if known is None else self._failure(key.key, known, parts))
                 return
             try:
                 encoded = self._pick(message.images)
@@ -131,6 +133,9 @@ class Assembler:
             info[name] = arrays.get(wanted, next(iter(arrays.values()), None))
         mask = info["pixel_mask"]
         info["pixel_mask"] = None if mask is None else mask.astype(np.uint32, copy=False)
+        for one, other in (("energy_J", "wavelength_m"), ("wavelength_m", "energy_J")):
+            if one not in info and info.get(other, 0) > 0:
+                info[one] = _PLANCK_C / info[other]
         if "error_value" not in info and str(info.get("dtype")).startswith("uint"):
             info["error_value"] = int(np.iinfo(info["dtype"]).max)
         if start.problems:
@@ -156,7 +161,8 @@ class DectrisSource:
     Delivery is at most once: what is in the queues when the daemon stops is gone. Image counts as the detector numbers
     them; events told: ``missing`` (gaps), ``late`` (came after it was counted missing), ``joined_late``, ``restart``,
     ``resumed``, ``no_end``, ``short`` (the series ended before the images it announced), ``start_again``,
-    ``end_again``, ``stray_end``, ``bad_start`` (a mask or flat field that cannot be used), ``foreign``.
+    ``start_late`` (the start came after images), ``end_again``, ``stray_end``, ``bad_start`` (a mask or flat field that
+    cannot be used), ``foreign``, ``disconnected``.
 
     ``RunStart.info`` (each where the sender says it): ``energy_J``, ``wavelength_m``, ``distance_m``,
     ``x_pixel_size_m``, ``y_pixel_size_m``, ``beam_center_x_px``, ``beam_center_y_px``, ``image_size`` (y, x),
