@@ -45,10 +45,10 @@ docs: $(VENV)/.dev ## the reference of settings and metrics, from the code
 	$(BIN)/python -m docs.generate
 
 train-hits: $(VENV)/.run ## train the shipped hit classifier again, from its seed
-	$(BIN)/beamsieve train hits $(TRAIN_ARGS)
+	$(BIN)/beamsieve train hits --recipe robust --seed 1 --out train-hits $(TRAIN_ARGS)
 
 evaluate-hits: $(VENV)/.run ## print its table again
-	$(BIN)/beamsieve evaluate hits $(EVALUATE_ARGS)
+	$(BIN)/beamsieve evaluate hits --bundle hits-resnet10 $(EVALUATE_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

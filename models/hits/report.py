@@ -93,7 +93,7 @@ def _card(
         "input": {
             "name": "photons",
             "shape": [1, 128, 128],
-            "dtype": "uint16",
+            "dtype": "float32",
             "normalisation": f"{COMPRESSION[o.input]}, minus the mean training image, over its standard deviation, "
             "per pixel; done inside the module; masked pixels are 0",
         },

@@ -63,7 +63,7 @@ class Options:
     amp: bool = False
     calibration: int = 12_000
     test_patterns: int = 6_000
-    name: str = "hits-paper"
+    name: str = "hits-resnet10-paper"
     workers: int | None = None
     cache: Path | None = None
     stop_after: int | None = None
@@ -90,8 +90,14 @@ _LONGER: dict[str, Any] = {
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
-    "tuned": {**_LONGER, "name": "hits-tuned"},
-    "robust": {**_LONGER, "mix": (("paper", 0.5), ("mixed", 0.5)), "name": "hits"},
+    "tuned": {**_LONGER, "name": "hits-resnet10-tuned"},
+    "robust": {
+        **_LONGER,
+        "patterns": 600_000,
+        "epochs": 24,
+        "mix": (("paper", 0.5), ("mixed", 0.5)),
+        "name": "hits-resnet10",
+    },
 }
 
 

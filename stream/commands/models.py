@@ -104,6 +104,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table("name", "version", "task", "input", "threshold", "sha256", box=None)
+    table.columns[0].no_wrap = True
     table.add_column("file", overflow="fold")
     for row in rows:
         if "error" in row:
