@@ -36,6 +36,7 @@ from ..flow.pipeline import Pipeline
 from ..flow.ports import Source
 from ..flow.settings import ConfigError, Settings, Where
 from ..flow.stages import Each, Made, Stage
+from ..sinks.failures import FailureLog
 from ..sinks.hdf5 import Hdf5Settings, Hdf5Sink
 from ..sources.dectris import DectrisSettings, DectrisSource
 from ..sources.karabo import KaraboSettings, KaraboSource
@@ -80,6 +81,7 @@ class KeepSettings(Settings):
         0.001, ge=0, le=1, description="share of the misses kept at random, so that recall can be measured"
     )
     seed: int | None = Field(None, description="seed of that choice; default: a new one at each start")
+    failures: int = Field(20, ge=0, description="messages that cannot be used: the first ones are kept for replay")
 
 
 class FlowSettings(Settings):
@@ -143,6 +145,7 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
         screen = Screen(settings.screen, keep, alone=settings.model is None)
         stages.append(Each("screen", screen, burst=settings.flow.burst))
     files = Hdf5Sink(settings.files, metrics, config=config, base=base)
+    metrics.on_failure = FailureLog(base / settings.files.directory, settings.keep.failures)
     model: Classify | None = None
     if settings.model and bundle:
         model = Classify(settings.model, bundle, decode, view, keep)

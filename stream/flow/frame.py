@@ -88,7 +88,8 @@ class Raw:
 
     ``arrived`` is ``time.monotonic()`` and ``wall`` is ``time.time()`` at reception, both in seconds. ``pulses`` names
     the pulse of each shot of a train. ``mask`` is a per-message bad-pixel map as it came (its bits are the source's).
-    ``info`` holds what the sender said of this message (exposure times, pulse energy …).
+    ``info`` holds what the sender said of this message (exposure times, pulse energy …). ``message`` is the whole of
+    it as it came, part by part, so that one that fails can be kept and replayed.
     """
 
     key: Key
@@ -99,6 +100,7 @@ class Raw:
     pulses: tuple[int, ...] = ()
     mask: Encoded | None = None
     info: Mapping[str, Any] = field(default_factory=_nothing)
+    message: tuple[bytes | memoryview, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,7 +143,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failure:
-    """A message or frame that could not be used, and why. ``reason`` is a short fixed word (a metric's label)."""
+    """A message or frame that could not be used, and why. ``reason`` is a short fixed word (a metric's label).
+
+    ``raw`` is what failed: the ``Raw``, or the parts of the message where not even that could be made of it.
+    """
 
     key: Key
     reason: str

@@ -81,13 +81,14 @@ class Metrics:
     ``labels`` names the model's answers in order (``"0", "1", "2", "3", "4+"``) for the verdict counters.
     """
 
-    def __init__(self, beamline: str, labels: Sequence[str] = (), keep_failures: int = 20) -> None:
+    def __init__(self, beamline: str, labels: Sequence[str] = ()) -> None:
         self.beamline = beamline
         self.labels = tuple(labels)
         self.ledger = Ledger()
-        self.first_failures: deque[Failure] = deque(maxlen=keep_failures)
         self.started = time.monotonic()
         self.last_read = self.started
+        self.first_read: float | None = None
+        self.last_ended = self.started
         self.on_failure: Callable[[Failure], None] | None = None
         self.ready: Callable[[], bool] = lambda: False
         self._lock = threading.Lock()
@@ -114,6 +115,8 @@ class Metrics:
     def read(self, shots: int, nbytes: int) -> None:
         """The source gave ``shots`` shots in ``nbytes`` bytes."""
         self.last_read = time.monotonic()
+        if self.first_read is None:
+            self.first_read = self.last_read
         self.ledger.read(shots)
         with self._lock:
             self._bytes += nbytes
@@ -121,10 +124,8 @@ class Metrics:
     def failed(self, failure: Failure) -> None:
         """A shot could not be used."""
         self.ledger.failed(failure.reason, failure.count)
-        if len(self.first_failures) < (self.first_failures.maxlen or 0):
-            self.first_failures.append(failure)
-            if self.on_failure:
-                self.on_failure(failure)
+        if self.on_failure:
+            self.on_failure(failure)
 
     def dropped(self, reason: str, shots: int) -> None:
         """Shots were left out on purpose."""
@@ -150,6 +151,7 @@ class Metrics:
         """Every sink has what it keeps of these results."""
         accepted = sum(result.outcome is Outcome.ACCEPTED for result in results)
         self.ledger.ended(accepted, len(results) - accepted)
+        self.last_ended = time.monotonic()
         kept = [result.outcome is Outcome.ACCEPTED for result in results if result.weight > 0]
         if kept:
             with self._lock:
@@ -200,6 +202,10 @@ class Metrics:
         with self._lock:
             recent = np.fromiter(self._recent_latency, np.float64)
         return [float(np.quantile(recent, q)) if len(recent) else float("nan") for q in quantiles]
+
+    def active_s(self) -> float:
+        """Seconds from the first shot read to the last one that every sink had; 0 before there are both."""
+        return 0.0 if self.first_read is None else max(0.0, self.last_ended - self.first_read)
 
     def depths(self) -> list[tuple[str, int, int]]:
         """(queue, shots waiting, capacity)."""

@@ -21,7 +21,6 @@ from .wire.messages import End, Foreign, Image, Message, Start
 _BRACE = ord("{")
 _PLANCK_C = 6.62607015e-34 * 299_792_458  # J m (exact, SI 2019)
 _V2_BEGINS = re.compile(rb"(?:\xd9\xd9\xf7)?(?:[\xa0-\xb7]|\xb8.|\xb9..|\xbf)\x64type", re.DOTALL)
-_KEPT_PARTS, _KEPT_BYTES = 16, 2048
 
 
 class DectrisSettings(SocketSettings):
@@ -102,7 +101,7 @@ class Assembler:
             except BadData as error:
                 out.append(self._failure(key, error, parts))
                 return
-            out.append(Raw(key, encoded, arrived, wall, info=message.info))
+            out.append(Raw(key, encoded, arrived, wall, info=message.info, message=tuple(parts)))
         elif isinstance(message, Start):
             if message.problems:
                 self._facts.event("bad_start", len(message.problems))
@@ -151,8 +150,7 @@ class Assembler:
         return self._failure(Key(run, fault.number), fault.error, parts)
 
     def _failure(self, key: Key, error: BadData, parts: Sequence[memoryview]) -> Failure:
-        raw = tuple(bytes(part[:_KEPT_BYTES]) for part in parts[:_KEPT_PARTS])
-        return Failure(key, error.reason, f"message {self._count}: {error.detail}", raw=raw)
+        return Failure(key, error.reason, f"message {self._count}: {error.detail}", raw=tuple(parts))
 
 
 class DectrisSource:
