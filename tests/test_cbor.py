@@ -9,7 +9,8 @@ import cbor2
 import numpy as np
 import pytest
 from beamsieve.stream.flow.frame import BadData, Encoded
-from beamsieve.stream.sources.wire.cbor import MAX_DEPTH, TYPED, Reader, Tagged, loads
+from beamsieve.stream.sources.wire.cbor import MAX_DEPTH, Reader, loads
+from beamsieve.stream.sources.wire.cbor_tags import TYPED, Tagged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from dectris.compression import decompress
 
 from ...flow.frame import BadData, Encoded
-from .cbor import COLUMN_MAJOR
+from .cbor_tags import COLUMN_MAJOR
 
 MAX_BYTES = 1 << 29
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from ...flow.frame import BadData, Encoded
 from .arrays import array_of
-from .cbor import Reader, Tagged
+from .cbor import Reader
+from .cbor_tags import Tagged
 from .layout import Layout, Span
 from .messages import End, Foreign, Image, Message, Start
 
