@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import yaml
 from beamsieve.stream.emulators.dectris import DectrisEmulator, Faults
+from beamsieve.stream.recording import Reader
 
 BRIGHT = np.full((64, 64), 5, np.uint16)
 DARK = np.zeros((64, 64), np.uint16)
@@ -195,6 +196,9 @@ def test_bad_messages_lose_nothing_else_and_make_it_unready(daemon: Callable[...
     found = running.result()
     assert found["failed"] == 10
     assert found["accepted"] + found["rejected"] == 188
+    said, recording = map(Path, found["failed_messages"])
+    assert [json.loads(line)["key"] for line in said.read_text().splitlines()] == [f"1:{n}" for n in range(50, 60)]
+    assert len(list(Reader(recording))) == 10
 
 
 def test_a_killed_sender_makes_it_unready_until_another_comes(daemon: Callable[..., Daemon]) -> None:

@@ -34,6 +34,7 @@ def test_a_decoded_message_is_kept_as_it_came(tmp_path: Path) -> None:
     )
     log(Failure(raw.key, "shape", "?", raw=raw))
     log(Failure(raw.key, "shape", "a frame of unknown origin"))
+    log.close()
     assert [record.parts for record in Reader(log.paths[1])] == [(b"whole", b"message")]
     assert len(log.paths[0].read_text().splitlines()) == 2
 

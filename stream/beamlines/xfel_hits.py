@@ -123,6 +123,7 @@ class Daemon:
 
     pipeline: Pipeline
     files: Hdf5Sink
+    failures: FailureLog
     model: str
 
 
@@ -145,7 +146,7 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
         screen = Screen(settings.screen, keep, alone=settings.model is None)
         stages.append(Each("screen", screen, burst=settings.flow.burst))
     files = Hdf5Sink(settings.files, metrics, config=config, base=base)
-    metrics.on_failure = FailureLog(base / settings.files.directory, settings.keep.failures)
+    metrics.on_failure = failures = FailureLog(base / settings.files.directory, settings.keep.failures)
     model: Classify | None = None
     if settings.model and bundle:
         model = Classify(settings.model, bundle, decode, view, keep)
@@ -166,7 +167,7 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
         flush_s=settings.files.flush_s,
         warm_up=warm_up,
     )
-    return Daemon(pipeline, files, bundle.card.name if bundle else "lit pixels")
+    return Daemon(pipeline, files, failures, bundle.card.name if bundle else "lit pixels")
 
 
 def attempt(mistakes: list[str], where: Where, make: Any) -> Any:

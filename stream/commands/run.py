@@ -53,6 +53,7 @@ def run(
     began = time.monotonic()
     line = None if quiet else LiveLine(daemon.pipeline.metrics)
     code = serve(daemon.pipeline, settings.service, sinks_say=daemon.files.healthy, show=line)
+    daemon.failures.close()
     found = summary(daemon, time.monotonic() - began)
     if json_file:
         write_json(json_file, {settings.beamline: found})
@@ -190,8 +191,10 @@ def summary(daemon: Daemon, seconds: float) -> dict[str, Any]:
         "bottleneck": metrics.bottleneck(),
         "model": daemon.model,
         "seconds": seconds,
+        "active_s": metrics.active_s(),
         "written": dict(metrics.written()),
         "files": [str(path) for path in daemon.files.files],
+        "failed_messages": [str(path) for path in daemon.failures.paths],
     }
 
 
@@ -211,7 +214,7 @@ def describe(found: dict[str, Any]) -> str:
         for name in ("failures", "drops", "events")
         if found[name]
     ]
-    lines += [f"file {path}" for path in found["files"]]
+    lines += [f"file {path}" for path in found["files"] + found["failed_messages"]]
     return "\n".join(lines)
 
 
