@@ -60,7 +60,8 @@ def simulated(spec: FrameSpec) -> Iterator[Shot]:
 
     patterns = pool(spec.pool, spec.seed, spec.size)
     members = [np.flatnonzero(patterns.labels == label) for label in range(5)]
-    return _drawn(spec, patterns.images, members)
+    # The largest number is how a detector says that it has no pixel there.
+    return _drawn(spec, np.minimum(patterns.images, np.iinfo(np.uint16).max - 1), members)
 
 
 def _drawn(spec: FrameSpec, images: npt.NDArray[Any], members: list[npt.NDArray[np.intp]]) -> Iterator[Shot]:
