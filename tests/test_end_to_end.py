@@ -63,7 +63,7 @@ def written(path: Path) -> tuple[Any, ...]:
 
 
 def test_a_dectris_stream_becomes_verdicts_and_a_file(tmp_path: Path, patterns: Patterns) -> None:
-    shots = [(image, {}) for image in patterns.images]
+    shots: list[tuple[Any, dict[str, Any]]] = [(image, {}) for image in patterns.images]
     sender = DectrisEmulator("tcp://127.0.0.1:*", shots)
     with sender:
         daemon = beamline(tmp_path, {"kind": "dectris", "endpoint": sender.endpoint})
@@ -100,7 +100,7 @@ def test_a_dectris_stream_becomes_verdicts_and_a_file(tmp_path: Path, patterns: 
 def test_karabo_trains_of_modules_are_assembled_and_judged(tmp_path: Path, patterns: Patterns) -> None:
     """Each 128×128 pattern is sent as a stack of two modules of 64 rows; a geometry puts them together again."""
     (tmp_path / "two.geom").write_text(GEOMETRY)
-    shots = [(image, {}) for image in patterns.images]
+    shots: list[tuple[Any, dict[str, Any]]] = [(image, {}) for image in patterns.images]
     layout = Layout("SPB/DET/STACK:xtdf", "image.data", 20, "file", 2, False)
     sender = KaraboEmulator("tcp://127.0.0.1:*", iter(shots), layout, "push", "2.2", rate_hz=0, wait=True)
     source = {"kind": "karabo", "pattern": "pull", "source": layout.source, "axes": "file", "endpoint": sender.open()}

@@ -341,7 +341,7 @@ def test_a_run_ends_a_file_and_so_does_another_layout(tmp_path: Path) -> None:
 
 def test_frames_without_a_model_fit_beside_those_with_one(tmp_path: Path) -> None:
     out = sink(tmp_path)
-    two = {"probabilities": np.array([0.25, 0.75], np.float32), "model": "b" * 64}
+    two: dict[str, Any] = {"probabilities": np.array([0.25, 0.75], np.float32), "model": "b" * 64}
     out.write([result(0, **two), result(1, lit=3), result(2, **two), result(3, lit=5)])
     out.close()
     assert len(out.files) == 1

@@ -74,7 +74,7 @@ def test_exported_module_normalises_photons_of_any_type(trained: ResNet10, kind:
         kept = io.BytesIO()
         torch.jit.save(module, kept)
         kept.seek(0)
-        module = torch.jit.load(kept)
+        module = torch.jit.load(kept)  # type: ignore[no-untyped-call]
     with torch.inference_mode():
         expected = torch.softmax(trained((compress(photons, kind) - mean) / std), dim=1)
         for dtype in (torch.uint8, torch.int16, torch.uint16, torch.int32, torch.float32, torch.float64):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from beamsieve.models.bundle import load_bundle
@@ -14,7 +16,7 @@ from beamsieve.models.evaluate import auc, confusion, rate, strictest_needed, wi
 from beamsieve.models.hits import dataset
 from beamsieve.models.hits.dataset import fingerprint, generate
 from beamsieve.models.hits.evaluate import evaluate, runner, score
-from beamsieve.models.hits.simulator import PAPER_FRACTIONS, Patterns, Recipe, simulate
+from beamsieve.models.hits.simulator import PAPER_FRACTIONS, Patterns, Recipe, simulate, simulate_block
 from beamsieve.models.hits.train import OnDevice, Options, main, make_options, normalisation, split_by_model, train
 
 
@@ -57,7 +59,7 @@ def test_the_recipe_of_the_paper_is_the_paper_s() -> None:
     assert (o.input, o.schedule, o.turns, o.amp, o.mix) == ("linear", "constant", False, False, (("paper", 1.0),))
 
 
-def models(images: np.ndarray) -> Patterns:  # type: ignore[type-arg]
+def models(images: npt.NDArray[Any]) -> Patterns:
     n = len(images)
     ids = np.arange(n, dtype=np.int32) // 100
     empty = np.zeros((n // 100, 1, 1), dtype=bool)
@@ -132,9 +134,13 @@ def test_generate_equals_simulate_and_goes_on_where_it_was(tmp_path: Path, monke
     recipe = Recipe(seed=4, per_model=5)
     expected = simulate(18, recipe)
     generate(10, recipe, tmp_path, workers=1)
-    made = []
-    original = dataset.simulate_block
-    monkeypatch.setattr(dataset, "simulate_block", lambda r, block: made.append(block) or original(r, block))
+    made: list[int] = []
+
+    def noted(recipe: Recipe, block: int) -> Patterns:
+        made.append(block)
+        return simulate_block(recipe, block)
+
+    monkeypatch.setattr(dataset, "simulate_block", noted)
     found = generate(18, recipe, tmp_path, workers=1)
     assert made == [2, 3]
     for name in ("images", "labels", "model_id", "shape_id", "photons", "masks"):
@@ -165,8 +171,8 @@ def test_perfect_answers_score_perfectly_and_wrong_ones_are_seen() -> None:
 def test_table_has_every_row_on_patterns_of_the_test_stream() -> None:
     asked = []
 
-    def always_single(images: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-        return np.tile(np.float32([0, 1, 0, 0, 0]), (len(images), 1))
+    def always_single(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        return np.tile(np.array([0, 1, 0, 0, 0], np.float32), (len(images), 1))
 
     table = evaluate(always_single, 0.5, 5, 3, lambda what, done, of: asked.append(what), workers=1)
     assert len(table) == sum(what.startswith("evaluate") for what in asked) >= 12
