@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import pytest
 from beamsieve.stream.flow.settings import ConfigError, Settings, load
-from pydantic import Field
+from pydantic import Field, model_validator
 
 
 class Dectris(Settings):
@@ -19,6 +19,12 @@ class Dectris(Settings):
 class Folder(Settings):
     kind: Literal["folder"]
     path: str = "."
+
+    @model_validator(mode="after")
+    def _there(self) -> Folder:
+        if self.path == "nowhere":
+            raise ValueError("path: nowhere is no folder; name one")
+        return self
 
 
 class Daemon(Settings):
@@ -67,6 +73,7 @@ def test_all_mistakes_at_once_with_line_field_and_remedy(tmp_path: Path) -> None
             "source: {kind: dektris}",
             "xfel.yaml:1: source.kind: 'dektris' is not one of dectris, folder; did you mean dectris?",
         ),
+        ("source: {kind: folder, path: nowhere}", "xfel.yaml:1: source: path: nowhere is no folder; name one"),
         ("source: {endpoint: x}", "xfel.yaml:1: source.kind: missing; one of dectris, folder"),
         ("batch: [", "xfel.yaml:1: not YAML: "),
         ("- a\n- b", "xfel.yaml:1: a list of settings is expected"),

@@ -120,7 +120,7 @@ def _explain(mistake: Any, model: type[Settings], file: str, lines: Mapping[Plac
     place = tuple(mistake["loc"])
     # A discriminated union puts the chosen kind into the location: it is no field of the file.
     known = set(lines)
-    shown = place if place in known else _without_tags(place, known)
+    shown = place if place in known else _without_tags(place, known, model)
     at = shown
     while at and at not in known:
         at = at[:-1]
@@ -150,10 +150,10 @@ def _explain(mistake: Any, model: type[Settings], file: str, lines: Mapping[Plac
     return line, f"{file}:{line}: {field}: {what}"
 
 
-def _without_tags(place: Place, known: set[Place]) -> Place:
+def _without_tags(place: Place, known: set[Place], model: type[BaseModel]) -> Place:
     shown: Place = ()
-    for i, part in enumerate(place):
-        if (*shown, part) in known or i == len(place) - 1:
+    for part in place:
+        if (*shown, part) in known or part not in _tags_at(model, shown):
             shown = (*shown, part)
     return shown
 
