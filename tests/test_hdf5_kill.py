@@ -186,7 +186,7 @@ def test_what_is_being_written_can_be_inspected_and_is_not_recovered(tmp_path: P
         told = CliRunner().invoke(app, ["recover", str(path)])
         assert told.exit_code == 1
         told = CliRunner().invoke(app, ["inspect", str(path)])
-        assert "not finished" in told.output
+        assert "is being written" in told.output
         assert [finding.rule for finding in check(path) if not finding.ok] == ["file"]
     assert leftovers(tmp_path) == [path]
 

@@ -51,7 +51,7 @@ RULES: dict[str, tuple[str, Rule]] = {
     "ours.frames": ("the first and the last frame can be read", ours.frames),
 }
 FILE_RULE = "file"
-FILE_TEXT = "opens as HDF5, and its writer has closed it (2.1)"
+FILE_TEXT = "opens as HDF5 in all its parts, and its writer has closed it (2.1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ def check(path: Path) -> list[Finding]:
             return [Finding(FILE_RULE, str(path), False, error.detail)]
         findings = [Finding(FILE_RULE, str(path), not state, state)]
         contents = survey(file)
+        findings += [Finding(FILE_RULE, where, False, why) for where, why in contents.damaged.items()]
         for name, (_, rule) in RULES.items():
             findings += _apply(name, rule, contents)
         return findings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -14,6 +16,7 @@ import hdf5plugin  # noqa: F401 - registers the compression filters
 import numpy as np
 
 from ..flow.frame import BadData
+from .cxi_disk import claim
 from .cxi_flags import AsIfClosed
 
 _NUMBERED = re.compile(r"([a-z]+)_([0-9]+)")
@@ -21,12 +24,16 @@ _NUMBERED = re.compile(r"([a-z]+)_([0-9]+)")
 
 @dataclass(slots=True)
 class Contents:
-    """``groups`` and ``datasets`` by path (hard links), ``links``: path and target of the others."""
+    """What a file has, by path: ``groups`` and ``datasets`` (hard links), and the targets of the other ``links``.
+
+    ``damaged``: what could not be opened, and why.
+    """
 
     file: h5py.File
     groups: dict[str, h5py.Group] = field(default_factory=dict)
     datasets: dict[str, h5py.Dataset] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
 
     def of_class(self, *names: str) -> Iterator[tuple[str, h5py.Group]]:
         """Groups of these CXI classes: ``("detector",)`` gives every ``…/detector_N``."""
@@ -49,24 +56,44 @@ def class_of(path: str) -> tuple[str, int] | None:
 
 
 def survey(file: h5py.File) -> Contents:
-    """Walk through a file once."""
+    """Walk through a file once; what cannot be opened goes into ``damaged``."""
     contents = Contents(file)
-
-    def visit(name: str, link: object) -> None:
-        path = f"/{name}"
-        if isinstance(link, h5py.SoftLink):
-            contents.links[path] = link.path
-        elif isinstance(link, h5py.ExternalLink):
-            contents.links[path] = f"{link.filename}:{link.path}"
-        else:
-            item = file[path]
-            if isinstance(item, h5py.Group):
-                contents.groups[path] = item
-            elif isinstance(item, h5py.Dataset):
-                contents.datasets[path] = item
-
-    file.visititems_links(visit)
+    seen: set[int] = set()
+    todo = ["/"]
+    while todo:
+        parent = todo.pop()
+        try:
+            names = list(file[parent])
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            contents.damaged[parent] = str(error)
+            continue
+        for name in names:
+            path = f"{parent.rstrip('/')}/{name}"
+            try:
+                if _note(contents, file, path, seen):
+                    todo.append(path)
+            except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+                contents.damaged[path] = str(error)
     return contents
+
+
+def _note(contents: Contents, file: h5py.File, path: str, seen: set[int]) -> bool:
+    """Enter what stands at ``path``; whether it is a group to walk through, for the first time."""
+    link = file.get(path, getlink=True)
+    if isinstance(link, h5py.SoftLink):
+        contents.links[path] = link.path
+    elif isinstance(link, h5py.ExternalLink):
+        contents.links[path] = f"{link.filename}:{link.path}"
+    else:
+        item = file[path]
+        address = h5py.h5o.get_info(item.id).addr
+        if isinstance(item, h5py.Dataset):
+            contents.datasets[path] = item
+        elif isinstance(item, h5py.Group) and address not in seen:
+            seen.add(address)
+            contents.groups[path] = item
+            return True
+    return False
 
 
 def dataset_in(group: h5py.Group, name: str) -> h5py.Dataset | None:
@@ -95,10 +122,20 @@ def open_cxi(path: Path, stack: ExitStack) -> tuple[h5py.File, str]:
         return stack.enter_context(h5py.File(path, "r")), ""
     except (OSError, RuntimeError) as error:
         first = error
-    unfinished = f"not finished; if nothing writes it any more: beamsieve recover {path}"
-    with suppress(OSError, RuntimeError):
-        return stack.enter_context(h5py.File(path, "r", swmr=True)), unfinished
     with suppress(OSError, RuntimeError, BadData):
+        # Only beside a live writer: HDF5 waits longer and longer, without end, for a damaged block to become whole.
+        if _is_written(path):
+            return stack.enter_context(h5py.File(path, "r", swmr=True)), "is being written"
         stream = stack.enter_context(AsIfClosed(path))
-        return stack.enter_context(h5py.File(stream, "r")), unfinished
+        return stack.enter_context(h5py.File(stream, "r")), f"not finished; finish it: beamsieve recover {path}"
     raise BadData("format", f"{path}: cannot be opened as HDF5 ({first}); name a CXI file") from first
+
+
+def _is_written(path: Path) -> bool:
+    try:
+        descriptor = claim(path, fcntl.LOCK_EX)
+    except BlockingIOError:
+        return True
+    if descriptor >= 0:
+        os.close(descriptor)
+    return False

@@ -6,33 +6,29 @@ from collections.abc import Sequence
 
 import h5py
 
+from .cxi_contents import survey
+
 
 def growing_datasets(file: h5py.File) -> list[str]:
-    """Names of the datasets with one entry per frame."""
-    names: list[str] = []
-
-    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
-        if isinstance(item, h5py.Dataset) and item.shape and item.maxshape[0] is None:
-            names.append(name)
-
-    file.visititems(visit)
-    return names
+    """Paths of the datasets with one entry per frame."""
+    return [path for path, item in survey(file).datasets.items() if item.shape and item.maxshape[0] is None]
 
 
 def copy_rest(source: h5py.File, target: h5py.File, growing: Sequence[str]) -> None:
-    """Copy groups, links, attributes and every dataset that is not in ``growing``."""
+    """Copy groups, links, attributes and every dataset that is not in ``growing``.
 
-    def visit(name: str, link: h5py.HardLink | h5py.SoftLink) -> None:
-        if isinstance(link, h5py.SoftLink):
-            target[name] = h5py.SoftLink(link.path)
-        elif name not in growing:
-            item = source[name]
-            if isinstance(item, h5py.Group):
-                target.require_group(name)
-            else:
-                source.copy(item, target, name)
-
-    source.visititems_links(visit)
+    Raises ``ValueError`` naming what cannot be opened, if the source is damaged.
+    """
+    contents = survey(source)
+    for path, why in contents.damaged.items():
+        raise ValueError(f"{path} is damaged: {why}")
+    for path in contents.groups:
+        target.require_group(path)
+    for path, dataset in contents.datasets.items():
+        if path not in growing:
+            source.copy(dataset, target, path)
+    for path, leads_to in contents.links.items():
+        target[path] = h5py.SoftLink(leads_to)
 
 
 def copy_attributes(source: h5py.Dataset, target: h5py.Dataset) -> None:
