@@ -345,7 +345,7 @@ def test_what_crystfel_asks_for_is_there(tmp_path: Path) -> None:
     with h5py.File(path) as file:
         data, mask = file["/entry_1/data_1/data"], file["/entry_1/data_1/mask"]
         assert data.ndim == 3
-        assert mask.shape == data.shape[1:]
-        assert (mask[:, 0] == 0x200).all()
+        assert mask.shape == data.shape
+        assert (mask[:, :, 0] == 0x200).all()
         electronvolt = file["/entry_1/instrument_1/source_1/energy"][()] / 1.602176634e-19
         assert electronvolt == pytest.approx(6865.66, abs=0.01)

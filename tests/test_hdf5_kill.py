@@ -59,7 +59,7 @@ sys.stdin.read()
 
 @contextmanager
 def writer(
-    folder: Path, *, swmr: bool = True, masks: str = "auto", limit: int = 10**9
+    folder: Path, *, swmr: bool = True, masks: str = "static", limit: int = 10**9
 ) -> Iterator[subprocess.Popen[str]]:
     words = [sys.executable, "-c", WRITER, str(folder), "swmr" if swmr else "plain", masks, str(limit)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -95,7 +95,7 @@ def holds(file: h5py.File, count: int) -> None:
         assert file["entry_1/data_1/mask"].shape[0] >= count
 
 
-@pytest.mark.parametrize("masks", ["auto", "per_frame"])
+@pytest.mark.parametrize("masks", ["static", "per_frame"])
 def test_killed_at_any_moment(tmp_path: Path, masks: str) -> None:
     chance = random.Random(5)
     for turn in range(6):

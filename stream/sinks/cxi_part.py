@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..flow.frame import Frame, Result
+from ..flow.frame import Frame, Key, Result
 from .cxi import COUNT, DETECTOR, END_REASON, END_TIME, LIBVER, RESULT, About, Layout, iso_time, lay_out
 from .cxi_disk import SUFFIX, claim, let_go, publish
 from .cxi_rows import IDENTIFIER, row_dtype, to_rows
@@ -47,7 +47,7 @@ class Part:
         self.path = path
         self.layout = layout
         self.count = 0
-        self.unflushed = 0
+        self.unflushed: list[Key] = []
         self._working = path.with_name(path.name + SUFFIX)
         self._shared_mask = np.zeros(layout.shape, np.uint32) if about.mask is None else about.mask
         self._rows: list[npt.NDArray[Any]] = []
@@ -73,7 +73,7 @@ class Part:
         self._file.flush()
         self._data = _Images(self._file[f"{DETECTOR}/data"], self.layout)
         mask = self._file[f"{DETECTOR}/mask"]
-        self._masks = _Images(mask, self.layout) if self.layout.mask_per_frame else None
+        self._masks = _Masks(mask, self.layout, self._shared_mask) if self.layout.mask_per_frame else None
         names = row_dtype(self.layout.classes, self.layout.identifier_bytes).names or ()
         self._columns = {
             name: self._file[f"entry_1/{name}" if name == IDENTIFIER else f"{RESULT}/{name}"] for name in names
@@ -110,12 +110,11 @@ class Part:
             if self._masks is not None:
                 self._masks.grow(total)
                 for at, result in enumerate(results, self.count):
-                    mask = result.frame.mask
-                    self._masks.put_array(at, self._shared_mask if mask is None else mask)
+                    self._masks.put_mask(at, result.frame.mask)
         self._rows.append(to_rows(results, self.layout.classes, self.layout.identifier_bytes))
         self._last_wall = max(self._last_wall, results[-1].frame.wall)
         self.count = total
-        self.unflushed += len(results)
+        self.unflushed += [result.frame.key for result in results]
 
     def flush(self) -> None:
         """Show readers everything appended so far: all values first, then how many of them count."""
@@ -132,7 +131,7 @@ class Part:
             self._number[()] = self.count
             self._number.id.flush()
         self._rows.clear()
-        self.unflushed = 0
+        self.unflushed.clear()
 
     def close(self, reason: str, path: Path) -> Path:
         """Finish: flush, write why it ended, close, and give the file its name ``path`` for good; returns that name."""
@@ -203,3 +202,27 @@ class _Images:
     def put_array(self, at: int, image: npt.NDArray[Any]) -> None:
         self._space.select_hyperslab((at, *self._start), (1, *self._shape))
         self._id.write(self._memory, self._space, np.ascontiguousarray(image))
+
+
+class _Masks(_Images):
+    """Pixel masks per frame, most of which are the run's: those cost nothing but their place.
+
+    A chunk that is never written reads as zeros and takes no room, which serves where the run has no bad pixel. Where
+    it has, the first such mask is compressed, and its bytes are stored again for each frame.
+    """
+
+    def __init__(self, dataset: h5py.Dataset, layout: Layout, shared: npt.NDArray[np.uint32]) -> None:
+        super().__init__(dataset, layout)
+        self._shared = shared
+        self._any = bool(shared.any())
+        self._bytes: bytes | None = None
+
+    def put_mask(self, at: int, mask: npt.NDArray[np.uint32] | None) -> None:
+        if mask is not None:
+            self.put_array(at, mask)
+        elif self._bytes is not None:
+            self._id.write_direct_chunk((at, *self._start), self._bytes)
+        elif self._any:
+            self.put_array(at, self._shared)
+            if self._direct:
+                self._bytes = self._id.read_direct_chunk((at, *self._start))[1]

@@ -114,11 +114,14 @@ def _copy_rows(source: h5py.Dataset, target: h5py.File, frames: int) -> int:
         source.name, (frames, *source.shape[1:]), source.dtype, maxshape=limits, chunks=source.chunks, **filters
     )
     copy_attributes(source, made)
+    sparse = source.name.endswith("/mask")
     for start in range(0, frames, source.chunks[0]):
         for offsets in _chunks_at(source, start):
             try:
+                if sparse and source.id.get_chunk_info_by_coord(offsets).byte_offset is None:
+                    continue  # a mask without a bad pixel was never written, and reads as zeros
                 mask, chunk = source.id.read_direct_chunk(offsets)
-            except (OSError, RuntimeError, ValueError):
+            except (OSError, RuntimeError, ValueError, MemoryError):
                 return start
             made.id.write_direct_chunk(offsets, chunk, mask)
     return frames

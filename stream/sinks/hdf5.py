@@ -38,16 +38,13 @@ class _Run:
     mask: npt.NDArray[np.uint32] | None = None
     parts: int = 0
     classes: int = CLASSES
-    own_masks: bool = False
-    same_mask: object = None
 
 
 class Hdf5Sink:
     """Keeps every result with a weight above 0. Implements ``Sink``; only one thread may use it.
 
     A file that fails is given up with what was flushed in it; ``write`` returns a ``Failure`` for each frame it could
-    not keep: ``disk_full`` or ``file``. Frames that were taken since the last flush of that file are lost with it (at
-    most ``flush_s`` worth): they are told as the fact ``lost_unflushed`` and in the log.
+    not keep (``disk_full`` or ``file``), and ``lost`` those that were taken since the last flush of that file.
     """
 
     def __init__(
@@ -70,6 +67,7 @@ class Hdf5Sink:
         self._run: _Run | None = None
         self._part: Part | None = None
         self._closed_parts: list[Path] = []
+        self._lost: list[Failure] = []
 
     def open(self) -> None:
         """Make the directory, and say in the log which files of a killed daemon lie in it.
@@ -119,6 +117,11 @@ class Hdf5Sink:
         """Close the file that is open."""
         self._finish("stopped")
 
+    def lost(self) -> Sequence[Failure]:
+        """Frames that ``write`` took and that will be in no file after all: their file failed before a flush."""
+        lost, self._lost = self._lost, []
+        return lost
+
     # What the service asks
 
     def healthy(self) -> str | None:
@@ -138,7 +141,7 @@ class Hdf5Sink:
             self._finish("superseded")
             self._run = _Run(run)
         if self._part is not None:
-            if self._fits(self._run, self._part.layout, result):
+            if self._fits(self._part.layout, result):
                 return self._part
             self._close_part("rolled")
         return self._open(self._run, result)
@@ -150,30 +153,15 @@ class Hdf5Sink:
         last = min(len(kept), at + self.settings.max_frames - part.count, at + max(1, int(left)))
         end = at + 1
         while end < last and run is not None and kept[end].frame.key.run == run.name:
-            if not self._fits(run, part.layout, kept[end]):
+            if not self._fits(part.layout, kept[end]):
                 break
             end += 1
         return end
 
-    def _fits(self, run: _Run, layout: Layout, result: Result) -> bool:
+    def _fits(self, layout: Layout, result: Result) -> bool:
         data = result.frame.data
-        if (
-            data.shape != layout.shape
-            or data.dtype != layout.dtype
-            or class_count(result, layout.classes) != layout.classes
-        ):
-            return False
-        return layout.mask_per_frame or not self._needs_own_mask(run, result)
-
-    def _needs_own_mask(self, run: _Run, result: Result) -> bool:
-        """Whether this frame's mask says something that the run's one mask does not; from then on each has its own."""
-        mask = result.frame.mask
-        if self.settings.masks != "auto" or (mask is None and not run.own_masks):
-            return self.settings.masks == "per_frame"
-        if not run.own_masks and mask is not run.same_mask and mask is not None:
-            run.own_masks = bool(mask.any()) if run.mask is None else not np.array_equal(mask, run.mask)
-            run.same_mask = mask
-        return run.own_masks
+        same = data.shape == layout.shape and data.dtype == layout.dtype
+        return same and class_count(result, layout.classes) == layout.classes
 
     def _open(self, run: _Run, result: Result) -> Part | None:
         if not self._room.may_open():
@@ -196,7 +184,7 @@ class Hdf5Sink:
             shape=frame.data.shape,
             dtype=frame.data.dtype,
             classes=run.classes,
-            mask_per_frame=self._needs_own_mask(run, result),
+            mask_per_frame=self.settings.masks == "per_frame",
             whole=frame.chunk is not None and frame.chunk.shape == frame.data.shape,
             identifier_bytes=identifier_room(frame.key),
             compressed=self.settings.compression == "bslz4",
@@ -235,7 +223,7 @@ class Hdf5Sink:
             return [self._room.refuse(result.frame.key) for result in results]
         if part.count >= self.settings.max_frames or part.size >= self.settings.max_gb * GIGA:
             self._close_part("rolled")
-        elif part.unflushed >= BLOCK_ROWS:
+        elif len(part.unflushed) >= BLOCK_ROWS:
             self._flush_part()
         return []
 
@@ -279,11 +267,9 @@ class Hdf5Sink:
     def _give_up(self, error: PartError) -> None:
         part, self._part = self._part, None
         if part is not None:
-            lost = part.unflushed
+            self._lost += [Failure(key, "lost", f"{error.detail}; it was not flushed yet") for key in part.unflushed]
+            log.error("%s; given up, %d frames since its last flush are lost", error.detail, len(part.unflushed))
             part.abandon()
-            log.error("%s; given up, %d frames since its last flush are lost", error.detail, lost)
-            if lost:
-                self._facts.event("lost_unflushed", lost)
         self._room.failed(error)
 
 

@@ -30,8 +30,8 @@ class Hdf5Settings(Settings):
     compression: Literal["bslz4", "none"] = Field(
         "bslz4", description="bslz4 stores frames that arrive as bitshuffle-LZ4 as they came; none stores plain pixels."
     )
-    masks: Literal["auto", "static", "per_frame"] = Field(
-        "auto", description="One pixel mask per file, one per frame, or per frame only if frames bring their own."
+    masks: Literal["per_frame", "static"] = Field(
+        "per_frame", description="A pixel mask per frame (where it is the run's own it takes no room), or one per file."
     )
     min_free_gb: float = Field(1.0, ge=0, description="Close the file and keep nothing while less than this is free.")
     master: bool = Field(True, description="A run in several files also gets one that shows them as a whole (virtual).")
