@@ -53,9 +53,15 @@ class Part:
         self._rows: list[npt.NDArray[Any]] = []
         self._last_wall = about.started
         self._claim = self._handle = -1
-        with self._told("create"):
-            # No chunk cache: a frame that was written is on disk, or its failure is told at once.
-            self._file = h5py.File(self._working, "x", libver=LIBVER, rdcc_nbytes=0)
+        try:
+            with self._told("create"):
+                # No chunk cache: a frame that was written is on disk, or its failure is told at once.
+                self._file = h5py.File(self._working, "x", libver=LIBVER, rdcc_nbytes=0)
+        except PartError:
+            with suppress(OSError):
+                if not self._working.stat().st_size:
+                    self._working.unlink()
+            raise
         try:
             with self._told("lay out"):
                 self._prepare(about, swmr)
