@@ -5,6 +5,7 @@ Exit codes: 0 drained, 1 a bug or a resource that is not there, 2 a wrong config
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import logging
@@ -26,6 +27,8 @@ from .flow.pipeline import Pipeline
 log = logging.getLogger(__name__)
 
 DRAINED, BROKEN, WRONG_CONFIG = 0, 1, 2
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+KEPT_BYTES, LARGEST_KEPT_BYTES = 1 << 29, 1 << 25
 
 
 class Readiness:
@@ -195,7 +198,7 @@ def serve(
             except OSError as error:
                 log.error("%s", error)
                 return BROKEN
-            collect_seldom()
+            steady_memory()
             log.info("running; metrics on http://%s:%d/metrics", settings.host, server.port)
             if ready:
                 ready(server.port)
@@ -209,15 +212,21 @@ def serve(
         server.close()
 
 
-def collect_seldom() -> None:
-    """Let Python look for cycles of garbage rarely, and never among what was there before the first shot.
+def steady_memory() -> None:
+    """Settle the process's memory for a steady stream, once everything is loaded.
 
-    Shots are no cycles, and are freed as soon as nobody has them. Looking for cycles among the thousands that wait in
-    queues, and in all of torch, took a quarter of the daemon's time.
+    Python looks for cycles of garbage rarely, and never among what was there before the first shot: shots are no
+    cycles, and are freed as soon as nobody has them, but looking for cycles among the thousands that wait in queues,
+    and in all of torch, took a quarter of the daemon's time. The C library keeps what frames were in for the next ones,
+    instead of giving it back and having every page cleared again (glibc only; others are left as they are).
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
 
 
 def _until_over(pipeline: Pipeline, stop: threading.Event, show: Callable[[], None], show_s: float) -> None:

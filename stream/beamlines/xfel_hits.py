@@ -9,7 +9,7 @@ says how many particles were in the beam, and the frames with exactly one are ke
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from ...models.bundle import Bundle, BundleError, load_bundle
-from ...models.hits.infer import to_input, verdicts
+from ...models.hits.infer import bad_pixels, to_input, verdicts
 from ...models.hits.litpixel import LitPixels
 from ...models.runner import Batch, Runner
 from ..decode.calibrate import CalibrateSettings, ConstantsError
@@ -87,9 +87,10 @@ class KeepSettings(Settings):
 class FlowSettings(Settings):
     """Queues and threads."""
 
-    queue: int = Field(4096, ge=1, description="shots each queue holds; the first drops the oldest when it is full")
+    queue: int = Field(4096, ge=1, description="shots the queue behind the source holds; later ones hold up to 1024")
+    queue_mb: int = Field(512, ge=1, description="no queue holds more than about this (10^6 bytes)")
     when_full: WhenFull = Field(WhenFull.DROP_OLDEST, description="what the first queue does when it is full")
-    burst: int = Field(64, ge=1, description="shots decoded at once")
+    burst: int = Field(256, ge=1, description="most shots decoded at once; fewer when they are large")
     workers: int = Field(1, ge=1, le=64, description="threads that decode")
 
 
@@ -143,7 +144,7 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
     keep = Keep(settings.keep)
     stages: list[Stage] = [Each("decode", decode, workers=settings.flow.workers, burst=settings.flow.burst)]
     if settings.screen:
-        screen = Screen(settings.screen, keep, alone=settings.model is None)
+        screen = Screen(settings.screen, decode, keep, alone=settings.model is None)
         stages.append(Each("screen", screen, burst=settings.flow.burst))
     files = Hdf5Sink(settings.files, metrics, config=config, base=base)
     metrics.on_failure = failures = FailureLog(base / settings.files.directory, settings.keep.failures)
@@ -163,6 +164,7 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
         [files],
         metrics,
         queue=settings.flow.queue,
+        queue_bytes=settings.flow.queue_mb * 10**6,
         when_full=settings.flow.when_full,
         flush_s=settings.files.flush_s,
         warm_up=warm_up,
@@ -218,7 +220,7 @@ class Keep:
 class Screen:
     """Counts lit pixels; too few are a rejection. Alone, it also accepts."""
 
-    def __init__(self, settings: ScreenSettings, keep: Keep, *, alone: bool) -> None:
+    def __init__(self, settings: ScreenSettings, decode: Decode, keep: Keep, *, alone: bool) -> None:
         self._lit = LitPixels(
             adu_threshold=settings.adu_threshold,
             hitscore_threshold=settings.hitscore_threshold,
@@ -226,6 +228,8 @@ class Screen:
             sigmas=settings.sigmas,
             window=settings.window,
         )
+        self._decode = decode
+        self._bad = Bad()
         self._keep = keep
         self._alone = alone
 
@@ -235,16 +239,21 @@ class Screen:
 
     def __call__(self, frames: Sequence[Frame]) -> Sequence[Made]:
         """Results for the frames that are decided; the others go on to the network."""
-        lit, hits = self._lit.screen(stacked(frames), masks_of(frames))
-        weights = self._keep.weights(hits)
+        static = self._decode.mask_of(frames[0].key.run)
+        screened = [
+            self._lit.screen(stack, self._bad(static) if masks is None else masks)
+            for stack, masks in stacks(frames, static)
+        ]
+        lit, hits = (np.concatenate(parts).tolist() for parts in zip(*screened, strict=True))
+        weights = self._keep.weights(np.asarray(hits, np.bool_)).tolist()
         if not self._alone:
             return [
-                frame if hit else Result(frame, Outcome.REJECTED, 0.0, "prescreen", weight, {"lit": int(n)})
-                for frame, n, hit, weight in zip(frames, lit, hits, weights.tolist(), strict=True)
+                frame if hit else Result(frame, Outcome.REJECTED, 0.0, "prescreen", weight, {"lit": n})
+                for frame, n, hit, weight in zip(frames, lit, hits, weights, strict=True)
             ]
         return [
-            Result(frame, Outcome.ACCEPTED if hit else Outcome.REJECTED, float(n), "prescreen", weight, {"lit": int(n)})
-            for frame, n, hit, weight in zip(frames, lit, hits, weights.tolist(), strict=True)
+            Result(frame, Outcome.ACCEPTED if hit else Outcome.REJECTED, float(n), "prescreen", weight, {"lit": n})
+            for frame, n, hit, weight in zip(frames, lit, hits, weights, strict=True)
         ]
 
 
@@ -259,6 +268,7 @@ class View:
         file = settings.geometry.file
         self._layout = None if file is None else read_geometry(base / file)
         self._assembler: Assembler | None = None
+        self._bad = Bad()
         if shape is not None:
             self._assembler = self._fitted(shape)
 
@@ -276,8 +286,9 @@ class View:
             stack, mask = self._assembler.assemble(stack, mask)
         if stack.ndim != 3:
             raise BadData("shape", f"frames of {stack.shape[1:]} have modules; detector.geometry.file must place them")
+        bad = mask if mask is None or mask.ndim == stack.ndim else self._bad(mask)
         try:
-            return to_input(stack, mask, size=size, centre=centre, bin=self._settings.bin)
+            return to_input(stack, bad, size=size, centre=centre, bin=self._settings.bin)
         except ValueError as error:
             raise BadData("input", f"{error}; check detector.centre_px and detector.bin") from error
 
@@ -320,10 +331,12 @@ class Classify:
 
     def prepare(self, frames: Sequence[Frame]) -> Batch:
         """(n, y, x) or (n, module, ss, fs) frames to the model's input."""
-        stack, mask = stacked(frames), masks_of(frames)
-        if mask is None:
-            mask = self._decode.mask
-        return self._runner.prepare(self._view.input(stack, mask, self._size))
+        static = self._decode.mask_of(frames[0].key.run)
+        inputs = [
+            self._view.input(stack, static if masks is None else masks, self._size)
+            for stack, masks in stacks(frames, static)
+        ]
+        return self._runner.prepare(inputs[0] if len(inputs) == 1 else [frame for part in inputs for frame in part])
 
     def run(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Probabilities (n, 5)."""
@@ -349,19 +362,64 @@ class Classify:
         ]
 
 
+class Bad:
+    """Which pixels of a run's static mask are bad, as bool, or None where none is: worked out once for each mask."""
+
+    def __init__(self) -> None:
+        self._last: tuple[npt.NDArray[np.uint32] | None, npt.NDArray[np.bool_] | None] = (None, None)
+
+    def __call__(self, mask: npt.NDArray[np.uint32] | None) -> npt.NDArray[np.bool_] | None:
+        """The bad pixels of ``mask``."""
+        known, bad = self._last
+        if mask is not known and mask is not None:
+            found = bad_pixels(mask)
+            bad = found if found.any() else None
+            self._last = mask, bad
+        return None if mask is None else bad
+
+
+def stacks(
+    frames: Sequence[Frame], static: npt.NDArray[np.uint32] | None, most_pixels: int = 1 << 20
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.uint32] | None]]:
+    """Frames in order as arrays (k, …), each with its frames' masks (k, …), or None where ``static`` is that of all.
+
+    Frames that were decoded together come together and are not copied; others are copied, at most ``most_pixels`` at
+    once, so that what is made of them stays in a processor's cache.
+    """
+    first = 0
+    for end in range(1, len(frames) + 1):
+        if end == len(frames) or frames[end].data.base is not frames[first].data.base:
+            for at in range(first, end, step := max(1, most_pixels // frames[first].data.size)):
+                some = frames[at : min(at + step, end)]
+                yield stacked(some), masks_of(some, static)
+            first = end
+
+
 def stacked(frames: Sequence[Frame]) -> npt.NDArray[Any]:
-    """The frames' pixels as one array (n, …), without a copy when they are one burst already."""
-    base = frames[0].data.base
-    if isinstance(base, np.ndarray) and len(base) == len(frames) and base.shape[1:] == frames[0].data.shape:
-        stride, first = base.strides[0], base.__array_interface__["data"][0]
-        if all(f.data.__array_interface__["data"][0] == first + i * stride for i, f in enumerate(frames)):
-            return base
+    """Frames of one array, as rows of it: without a copy when they follow each other there."""
+    if len(frames) == 1:
+        return frames[0].data[np.newaxis]
+    first, last = frames[0].data, frames[-1].data
+    base, pixels = first.base, first.nbytes
+    if isinstance(base, np.ndarray) and base.shape[1:] == first.shape and base.flags.c_contiguous:
+        start = address(first)
+        # No stage changes the order of frames, or repeats one, so those between first and last are where they belong.
+        if address(last) - start == (len(frames) - 1) * pixels:
+            row = (start - address(base)) // pixels
+            rows: npt.NDArray[Any] = base[row : row + len(frames)]
+            return rows
     return np.stack([frame.data for frame in frames])
 
 
-def masks_of(frames: Sequence[Frame]) -> npt.NDArray[np.uint32] | None:
-    """The frames' masks as one array (n, …), or None where none has one of its own."""
+def address(array: npt.NDArray[Any]) -> int:
+    """Where the array's first element is."""
+    where: int = array.__array_interface__["data"][0]
+    return where
+
+
+def masks_of(frames: Sequence[Frame], static: npt.NDArray[np.uint32] | None) -> npt.NDArray[np.uint32] | None:
+    """The frames' masks (n, …), ``static`` for those without one of their own; None where none has one."""
     if all(frame.mask is None for frame in frames):
         return None
-    nothing = np.zeros(frames[0].data.shape, np.uint32)
-    return np.stack([nothing if frame.mask is None else frame.mask for frame in frames])
+    others = np.zeros(frames[0].data.shape, np.uint32) if static is None else static
+    return np.stack([others if frame.mask is None else frame.mask for frame in frames])

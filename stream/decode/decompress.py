@@ -27,6 +27,7 @@ _HEADER = struct.Struct(">QI")
 _FRAME = struct.Struct(">QII")
 _MAX_BLOCK = 0x7E000000
 _SHUFFLED = ("bslz4", "bszstd")
+_PLAIN_ORDER = (*_SHUFFLED, "lz4")
 
 
 def decompress(
@@ -76,13 +77,23 @@ def decompress_many(
 
     Raises ``BadData`` as ``decompress``; at once without ``errors``, and with it only when no item is usable.
     """
-    stack = out
+    stack, rows, known = out, None, None
     faults: dict[int, BadData] = {}
     for index, item in enumerate(items):
         try:
+            if rows is not None and (item.shape, item.dtype, item.compression) == known:
+                # Through a view of bytes: a numpy array for each small frame costs more than its pixels.
+                size = len(rows) // len(items)
+                rows[index * size : (index + 1) * size] = _expand(
+                    item.buffer, item.compression, item.dtype.itemsize, size
+                )
+                continue
             if stack is None:
                 _checked_size(item, max_bytes // len(items))
-                stack = np.zeros((len(items), *item.shape), item.dtype.newbyteorder("="))
+                stack = np.empty((len(items), *item.shape), item.dtype.newbyteorder("="))
+                stack[:index] = 0
+                if item.dtype.isnative and item.compression in _PLAIN_ORDER:
+                    rows, known = stack.data.cast("B"), (item.shape, item.dtype, item.compression)
             decompress(item, stack[index], max_bytes=max_bytes)
         except BadData as error:
             if errors is None:

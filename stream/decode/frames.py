@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +22,9 @@ from .masks import Mask, from_nexus
 from .trains import split_mask, split_train
 
 log = logging.getLogger(__name__)
+
+PIECE_BYTES = 1 << 20
+REMEMBERED_RUNS = 8
 
 
 class DetectorSettings(Settings):
@@ -52,11 +56,15 @@ class Decode:
         self._lock = threading.Lock()
         # Without a shape the constants cannot be used either, and loading them for any says why.
         self._calibrator = self._make(self._shape or (1, 1)) if self._shape or self._has_constants() else None
+        self._masks: OrderedDict[str, Mask] = OrderedDict()
 
-    @property
-    def mask(self) -> Mask | None:
-        """The static mask of the run (uint32, CXI bits), or None while the shape is not known."""
-        return self._calibrator.mask if self._calibrator else None
+    def mask_of(self, run: str) -> Mask | None:
+        """The static mask of a run (uint32, CXI bits), or None while the shape is not known. Any thread.
+
+        The last few runs are remembered, because later stages may still be busy with an earlier one.
+        """
+        calibrator = self._calibrator
+        return self._masks.get(run, calibrator.mask if calibrator else None)
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -71,7 +79,8 @@ class Decode:
         size = mark.info.get("image_size")
         shape = self._shape or (tuple(size) if size else None)
         self._calibrator = self._make(shape) if shape else None
-        return RunStart(mark.run, {**mark.info, "mask": self.mask})
+        self._remember()
+        return RunStart(mark.run, {**mark.info, "mask": self.mask_of(mark.run)})
 
     def __call__(self, raws: Sequence[Raw]) -> Sequence[Frame | Failure]:
         """Frames for every shot, or a failure for each message that cannot be decoded.
@@ -89,8 +98,25 @@ class Decode:
         return made
 
     def _shots(self, raws: list[Raw]) -> list[Frame | Failure]:
+        made: list[Frame | Failure] = []
+        step = max(1, PIECE_BYTES // max(1, raws[0].image.nbytes))
+        for first in range(0, len(raws), step):
+            part = raws[first : first + step]
+            try:
+                made += self._piece(part)
+            except BadData as bad:
+                if len(part) > 1:
+                    raise
+                made.append(Failure(part[0].key, bad.reason, bad.detail, raw=part[0]))
+        return made
+
+    def _piece(self, raws: list[Raw]) -> list[Frame | Failure]:
+        """As many shots as stay in a processor's cache; a large one alone, which saves copying it into an array."""
         bad: dict[int, BadData] = {}
-        stack = decompress_many([raw.image for raw in raws], errors=bad, max_bytes=self._max_bytes)
+        if len(raws) == 1:
+            stack = decompress(raws[0].image, max_bytes=self._max_bytes)[np.newaxis]
+        else:
+            stack = decompress_many([raw.image for raw in raws], errors=bad, max_bytes=self._max_bytes)
         calibrator = self._calibrator_for(stack.shape[1:])
         found = calibrator.apply(stack)
         as_it_came = not calibrator.changes_pixels
@@ -122,7 +148,14 @@ class Decode:
         with self._lock:
             if self._calibrator is None:
                 self._calibrator = self._make(shape)
+                self._remember()
             return self._calibrator
+
+    def _remember(self) -> None:
+        if self._calibrator is not None:
+            self._masks[self._start.run] = self._calibrator.mask
+            if len(self._masks) > REMEMBERED_RUNS:
+                self._masks.popitem(last=False)
 
     def _make(self, shape: tuple[int, ...]) -> Calibrator:
         info = self._start.info

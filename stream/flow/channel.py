@@ -34,6 +34,9 @@ class Channel(Generic[T]):
     it waits and is never dropped. An item heavier than the whole channel is let in when the channel is empty.
     ``on_drop`` hears every item that is dropped, in the thread that caused it.
 
+    ``measure`` gives an item's bytes: a channel of large shots then holds fewer, at most about ``most_bytes``, as the
+    first shot of each ``put`` says.
+
     Items go in and come out in bursts, since one hand-over costs more than the item itself at 100 000 items a second.
     """
 
@@ -45,6 +48,8 @@ class Channel(Generic[T]):
         *,
         weigh: Callable[[T], int] = _one,
         on_drop: Callable[[Sequence[T]], None] | None = None,
+        measure: Callable[[T], int] | None = None,
+        most_bytes: int = 1 << 29,
     ) -> None:
         if size < 1:
             raise ValueError(f"channel {name}: size is {size}; give at least 1")
@@ -53,10 +58,14 @@ class Channel(Generic[T]):
         self.when_full = when_full
         self._weigh = weigh
         self._on_drop = on_drop
+        self._measure = measure
+        self._most_bytes = most_bytes
+        self._room = size
         self._items: deque[T] = deque()
         self._load = 0
         self._closed = False
         self._aborted = False
+        self._woken = False
         lock = threading.Lock()
         self._filled = threading.Condition(lock)
         self._emptied = threading.Condition(lock)
@@ -81,9 +90,14 @@ class Channel(Generic[T]):
         with self._filled:
             if self._closed and not self._aborted:
                 raise RuntimeError(f"channel {self.name}: put after close")
-            for item in items:
-                cost = self._weigh(item) or 1
-                while self._load and self._load + cost > self.size and not self._aborted:
+            costs = [self._weigh(item) or 1 for item in items]
+            self._make_room(items)
+            if self._load + sum(costs) <= self._room and not self._aborted:
+                self._items.extend(items)
+                self._load += sum(costs)
+                items = ()
+            for item, cost in zip(items, costs, strict=False):
+                while self._load and self._load + cost > self._room and not self._aborted:
                     if self.when_full is WhenFull.DROP_OLDEST and self._drop_oldest(dropped):
                         continue
                     self._filled.notify_all()
@@ -101,8 +115,9 @@ class Channel(Generic[T]):
         return blocked
 
     def get(self, limit: int, timeout: float | None = None) -> list[T]:
-        """Take up to ``limit`` items, waiting up to ``timeout`` seconds for the first; empty when none came.
+        """Take items of up to ``limit`` shots, at least one item, waiting up to ``timeout`` seconds for the first.
 
+        Empty when none came in time, or on ``wake``.
         Raises ``Closed`` when the channel is closed and empty.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -110,14 +125,43 @@ class Channel(Generic[T]):
             while not self._items:
                 if self._closed:
                     raise Closed(self.name)
+                if self._woken:
+                    self._woken = False
+                    return []
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return []
                 self._filled.wait(left)
-            taken = [self._items.popleft() for _ in range(min(limit, len(self._items)))]
-            self._load -= sum(self._weigh(item) or 1 for item in taken)
+            taken = self._taken(limit)
+            self._woken = False
             self._emptied.notify_all()
         return taken
+
+    def _make_room(self, items: Sequence[T]) -> None:
+        """Set the capacity in shots to what the first shot's size allows."""
+        if self._measure is not None and items and (shots := self._weigh(items[0])):
+            bytes_per_shot = max(1, self._measure(items[0]) // shots)
+            self._room = max(1, min(self.size, self._most_bytes // bytes_per_shot))
+
+    def _taken(self, limit: int) -> list[T]:
+        if self._load <= limit:
+            taken = list(self._items)
+            self._items.clear()
+            self._load = 0
+            return taken
+        taken = [self._items.popleft()]
+        load = self._weigh(taken[0]) or 1
+        while self._items and load + (cost := self._weigh(self._items[0]) or 1) <= limit:
+            taken.append(self._items.popleft())
+            load += cost
+        self._load -= load
+        return taken
+
+    def wake(self) -> None:
+        """Make the ``get`` that waits for the first item, or the next one that would, return empty at once."""
+        with self._filled:
+            self._woken = True
+            self._filled.notify_all()
 
     def close(self) -> None:
         """Nothing more will be put; what is inside can still be taken."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,7 @@ class RunStart:
 
     run: str
     info: Mapping[str, Any] = field(default_factory=_nothing)
+    count: ClassVar[int] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class RunEnd:
 
     run: str
     reason: str = "end"
+    count: ClassVar[int] = 0
 
 
 @dataclass(frozen=True, slots=True)

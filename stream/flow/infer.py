@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from .channel import Channel, Closed
-from .frame import Frame, Result
+from .frame import Frame, Result, RunStart
 from .metrics import Metrics, StageClock
-from .stages import AccountingError, Inlet, Outlet, bursts, do, pass_on
+from .stages import AccountingError, Inlet, Outlet, bursts, do, keep_order, pass_on
+
+BURST = 512
 
 
 class Model(Protocol):
@@ -36,22 +39,15 @@ class Batch:
         self.count = len(frames)
 
 
-class PassedBy:
-    """Results decided before the model, on their way past it."""
-
-    __slots__ = ("count", "results")
-
-    def __init__(self, results: Sequence[Result]) -> None:
-        self.results = results
-        self.count = len(results)
-
-
 class Infer:
-    """Groups frames into batches of ``size``, or what came within ``wait_s`` of the first, and runs the model on them.
+    """Groups frames into batches and runs the model on them.
 
-    Results that were decided earlier (by a pre-screen) pass by at once. Three threads: one groups and prepares, one
-    owns the device, one decides; between them a channel of one batch, so that the next batch is ready (double
-    buffering).
+    A batch leaves when ``size`` frames are there, or ``wait_s`` after the first of them came, but not while another one
+    waits for the device: under load batches grow instead of queueing up small. Results that were decided earlier (by a
+    pre-screen) pass by at once; only a mark waits for what is before it, and holds up what is behind it.
+
+    Three threads: one groups and prepares, one owns the device, one decides; between the first two a channel of one
+    batch, so that the next batch is ready when the device is (double buffering).
     """
 
     def __init__(self, name: str, model: Model, *, size: int, wait_s: float) -> None:
@@ -61,69 +57,75 @@ class Infer:
         self._wait_s = wait_s
         self._prepared: Channel[Any]
         self._scored: Channel[Any]
+        self._marks: Channel[Any]
 
     def channels(self, make: Callable[[str, int], Channel[Any]]) -> None:
-        """One full batch ready for the device and one coming from it, with room for results that pass by."""
-        self._prepared = make(f"{self.name}.prepared", 2 * self._size)
-        self._scored = make(f"{self.name}.scored", 2 * self._size)
+        """One batch ready for the device, one coming from it, and a mark that has come through."""
+        self._prepared = make(f"{self.name}.prepared", 1)
+        self._scored = make(f"{self.name}.scored", 1)
+        self._marks = make(f"{self.name}.marks", 1)
 
     def threads(self, inlet: Inlet, outlet: Outlet, metrics: Metrics) -> Sequence[tuple[str, Callable[[], None]]]:
         """Group, run and decide."""
         return [
-            (f"{self.name}.group", lambda: self._group(inlet, metrics)),
-            (f"{self.name}.run", lambda: self._run(metrics)),
+            (f"{self.name}.group", lambda: self._group(inlet, outlet, metrics)),
+            (f"{self.name}.run", lambda: self._run(inlet, metrics)),
             (f"{self.name}.decide", lambda: self._decide(outlet, metrics)),
         ]
 
-    def _group(self, inlet: Inlet, metrics: Metrics) -> None:
+    def _group(self, inlet: Inlet, outlet: Outlet, metrics: Metrics) -> None:
         clock = metrics.stage(f"{self.name}.group")
         waiting: list[Frame] = []
         due = 0.0
         while True:
-            timeout = max(0.0, due - time.monotonic()) if waiting else None
             since = time.monotonic()
+            if waiting and since >= due and not self._prepared.depth:
+                self._send(waiting, metrics, clock)
+                waiting = []
+            # Past its time, a batch waits for the device, which wakes us, and takes what comes meanwhile.
+            timeout = due - since if waiting and due > since else None
             try:
-                items = inlet.get(self._size, timeout)
+                items = inlet.get(BURST, timeout)
             except Closed:
                 break
-            clock.starved(time.monotonic() - since)
-            decided: list[Result] = []
-            for item in items:
-                if isinstance(item, Result):
-                    decided.append(item)
-                elif isinstance(item, Frame):
-                    due = due if waiting else time.monotonic() + self._wait_s
-                    waiting.append(item)
+            now = time.monotonic()
+            clock.starved(now - since)
+            for kind, some in keep_order(items):
+                if kind is Result:
+                    clock.blocked(outlet.put(some))
+                elif kind is RunStart:
+                    self._send(waiting, metrics, clock)
+                    waiting = []
+                    self._pass_marks(some)
                 else:
-                    waiting = self._send(waiting, metrics, clock)
-                    decided = self._pass_by(decided, clock)
-                    self._prepared.put([item])
-                if len(waiting) == self._size:
-                    waiting = self._send(waiting, metrics, clock)
-            self._pass_by(decided, clock)
-            if waiting and time.monotonic() >= due:
-                waiting = self._send(waiting, metrics, clock)
+                    due = due if waiting else now + self._wait_s
+                    waiting += some
+                    while len(waiting) >= self._size:
+                        self._send(waiting[: self._size], metrics, clock)
+                        waiting = waiting[self._size :]
         self._send(waiting, metrics, clock)
         self._prepared.close()
 
-    def _send(self, frames: list[Frame], metrics: Metrics, clock: StageClock) -> list[Frame]:
+    def _send(self, frames: list[Frame], metrics: Metrics, clock: StageClock) -> None:
         if frames:
             with clock.busy():
                 made = do(f"{self.name}.prepare", self._prepare, frames)
             pass_on(made, self._prepared, metrics, clock)
-        return []
 
-    def _pass_by(self, results: list[Result], clock: StageClock) -> list[Result]:
-        if results:
-            clock.blocked(self._prepared.put([PassedBy(results)]))
-        return []
+    def _pass_marks(self, marks: Sequence[Any]) -> None:
+        """Send marks behind the batches, and wait until they are out: what follows may pass by, but not them."""
+        for mark in marks:
+            self._prepared.put([mark])
+            with suppress(Closed):  # by an abort, which drops what follows
+                self._marks.get(1)
 
     def _prepare(self, frames: Sequence[Frame]) -> Sequence[Any]:
         return [Batch(frames, self._model.prepare(frames))]
 
-    def _run(self, metrics: Metrics) -> None:
+    def _run(self, inlet: Inlet, metrics: Metrics) -> None:
         clock = metrics.stage(f"{self.name}.run")
-        for items in bursts(self._prepared, 1, clock):
+        for items in bursts(self._prepared, lambda: 1, clock):
+            inlet.wake()
             for item in items:
                 if isinstance(item, Batch):
                     with clock.busy():
@@ -133,14 +135,15 @@ class Infer:
 
     def _decide(self, outlet: Outlet, metrics: Metrics) -> None:
         clock = metrics.stage(f"{self.name}.decide")
-        for items in bursts(self._scored, self._size, clock):
+        for items in bursts(self._scored, lambda: 1, clock):
             for item in items:
                 if isinstance(item, Batch):
                     with clock.busy():
                         made = do(f"{self.name}.decide", self._judge, [item])
                     pass_on(made, outlet, metrics, clock)
                 else:
-                    clock.blocked(outlet.put(item.results if isinstance(item, PassedBy) else [item]))
+                    outlet.put([item])
+                    self._marks.put([item])
         outlet.close()
 
     def _judge(self, batches: Sequence[Batch]) -> Sequence[Result]:

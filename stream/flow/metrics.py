@@ -136,12 +136,14 @@ class Metrics:
         now = time.monotonic()
         waits = [now - result.frame.arrived for result in results]
         scores = [result.score for result in results if result.by == "model"]
+        answers = Counter([(result.by, result.found.get("label")) for result in results])
+        hits = sum([result.outcome is Outcome.ACCEPTED for result in results])
         with self._lock:
-            for result in results:
-                label = result.found.get("label")
+            for (by, label), n in answers.items():
                 name = self.labels[label] if label is not None and label < len(self.labels) else "none"
-                self._verdicts[(result.by, name)] += 1
-                self._hits["hit" if result.outcome is Outcome.ACCEPTED else "miss"] += 1
+                self._verdicts[(by, name)] += n
+            self._hits["hit"] += hits
+            self._hits["miss"] += len(results) - hits
             self._latency.add(waits)
             self._recent_latency.extend(waits)
             if scores:

@@ -14,22 +14,25 @@ from dataclasses import replace
 from typing import Any
 
 from .channel import Channel, Closed, WhenFull
-from .frame import Discard, Failure, Incoming, Result, RunEnd, RunStart
+from .frame import Discard, Failure, Incoming, Raw, Result, RunEnd, RunStart
 from .metrics import Metrics
 from .ports import Sink, Source
-from .stages import AccountingError, Stage, count_shots, keep_order, weigh
+from .stages import AccountingError, Stage, count_shots, keep_order, nbytes, weigh
+from .turns import Turn
 
 log = logging.getLogger(__name__)
 
 SOURCE_WAIT_S = 0.1
 SINK_BURST = 512
+INNER_QUEUE = 1024
 
 
 class Pipeline:
     """Runs ``source`` through ``stages`` into ``sinks``.
 
-    ``queue`` is the capacity of every channel in shots; ``when_full`` what the first one does, behind the source:
-    later ones always wait. ``warm_up`` runs before the first read, in the caller's thread of ``start``.
+    ``queue`` is the capacity of the first channel in shots, behind the source, and ``when_full`` what it does. Later
+    ones hold at most ``INNER_QUEUE``, because what is decoded is larger, and always wait. No channel holds more than
+    about ``queue_bytes``. ``warm_up`` runs before the first read, in the caller's thread of ``start``.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Pipeline:
         metrics: Metrics,
         *,
         queue: int = 1024,
+        queue_bytes: int = 1 << 29,
         when_full: WhenFull = WhenFull.DROP_OLDEST,
         flush_s: float = 1.0,
         warm_up: Callable[[], None] = lambda: None,
@@ -55,12 +59,13 @@ class Pipeline:
         self._stop = threading.Event()
         self._aborted = threading.Event()
         self._channels: list[Channel[Any]] = []
+        self._queue_bytes = queue_bytes
         first = self._channel("source", queue, when_full)
         self._bodies: list[tuple[str, Callable[[], None]]] = []
         inlet = first
         for stage in stages:
             stage.channels(self._channel)
-            outlet = self._channel(stage.name, queue)
+            outlet = self._channel(stage.name, min(queue, INNER_QUEUE))
             self._bodies += stage.threads(inlet, outlet, metrics)
             inlet = outlet
         self._bodies = [("source", lambda: self._read(first)), *self._bodies, ("sinks", lambda: self._sink(inlet))]
@@ -113,7 +118,9 @@ class Pipeline:
         def lost(items: Sequence[Any]) -> None:
             self.metrics.dropped("abort" if channel.aborted else "full", sum(map(weigh, items)))
 
-        channel: Channel[Any] = Channel(name, size, when_full, weigh=weigh, on_drop=lost)
+        channel: Channel[Any] = Channel(
+            name, size, when_full, weigh=weigh, on_drop=lost, measure=nbytes, most_bytes=self._queue_bytes
+        )
         self._channels.append(channel)
         self.metrics.channel(channel)
         return channel
@@ -152,23 +159,16 @@ class Pipeline:
         outlet.close()
 
     def _take(self, items: Sequence[Incoming], outlet: Channel[Any], run: str | None) -> str | None:
-        good: list[Any] = []
-        shots = nbytes = 0
-        for item in items:
-            if isinstance(item, RunStart):
-                run = item.run
-            elif isinstance(item, RunEnd):
-                run = None
-            else:
-                shots += item.count
-            if isinstance(item, Failure | Discard):
-                continue
-            good.append(item)
-            if not isinstance(item, RunStart | RunEnd):
-                nbytes += len(item.image.buffer)
+        good: Sequence[Any] = items
+        if {type(item) for item in items} != {Raw}:
+            good = [item for item in items if not isinstance(item, Failure | Discard)]
+            marks = [item for item in items if isinstance(item, RunStart | RunEnd)]
+            if marks:
+                run = marks[-1].run if isinstance(marks[-1], RunStart) else None
+        shots = count_shots(items)
         if shots:
-            self.metrics.read(shots, nbytes)
-        for item in items:
+            self.metrics.read(shots, sum([len(item.image.buffer) for item in good if isinstance(item, Raw)]))
+        for item in items if good is not items else ():
             if isinstance(item, Failure):
                 self.metrics.failed(item)
             elif isinstance(item, Discard):
@@ -178,7 +178,7 @@ class Pipeline:
         return run
 
     def _sink(self, inlet: Channel[Any]) -> None:
-        clock = self.metrics.stage("sinks")
+        clock, turn = self.metrics.stage("sinks"), Turn()
         flushed = time.monotonic()
         try:
             while True:
@@ -188,7 +188,7 @@ class Pipeline:
                 except Closed:
                     break
                 clock.starved(time.monotonic() - since)
-                with clock.busy():
+                with turn.take(count_shots(items)), clock.busy():
                     for kind, some in keep_order(items):
                         if kind is Result:
                             self._write(some)

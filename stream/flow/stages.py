@@ -11,22 +11,32 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, Protocol, TypeAlias
 
 from .channel import Channel, Closed
 from .frame import BadData, Discard, Failure, Frame, Mark, Raw, Result, RunEnd, RunStart
 from .metrics import Metrics, StageClock
+from .turns import Turn
 
 Item: TypeAlias = Raw | Frame | Result | Mark
 Made: TypeAlias = Raw | Frame | Result | Failure | Discard
 Inlet: TypeAlias = Channel[Any]
 Outlet: TypeAlias = Channel[Any]
 MARKS = (RunStart, RunEnd)
+BURST_BYTES = 1 << 26
 
 
-def weigh(item: Any) -> int:
-    """Shots in an item: 0 for a mark, the train's pulses for a train, the sum for a batch."""
-    return 0 if isinstance(item, MARKS) else int(item.count)
+weigh: Callable[[Any], int] = attrgetter("count")
+"""Shots in an item: 0 for a mark, the train's pulses for a train, the sum for a batch."""
+
+
+def nbytes(item: Any) -> int:
+    """Bytes of an item's images: as they came for a message, decoded for a frame and a result; 0 for others."""
+    if isinstance(item, Raw):
+        return len(item.image.buffer)
+    frame = item.frame if isinstance(item, Result) else item
+    return int(frame.data.nbytes) if isinstance(frame, Frame) else 0
 
 
 class AccountingError(RuntimeError):
@@ -66,13 +76,16 @@ def kind_of(item: Any) -> type:
 
 def keep_order(items: Sequence[Any]) -> Iterator[tuple[type, list[Any]]]:
     """Split a burst, in order, into marks (RunStart), decided results (Result) and items that need work (Frame)."""
+    if len(set(map(type, items))) == 1:
+        yield kind_of(items[0]), list(items)
+        return
     for kind, group in groupby(items, key=kind_of):
         yield kind, list(group)
 
 
 def count_shots(items: Sequence[Any]) -> int:
     """Shots in all items."""
-    return sum(item.count for item in items)
+    return sum(map(weigh, items))
 
 
 def do(name: str, work: Callable[[Sequence[Any]], Sequence[Made]], items: Sequence[Any]) -> Sequence[Made]:
@@ -91,29 +104,36 @@ def do(name: str, work: Callable[[Sequence[Any]], Sequence[Made]], items: Sequen
 
 def pass_on(made: Sequence[Any], outlet: Outlet, metrics: Metrics, clock: StageClock) -> None:
     """Account for failures, discards and verdicts, and put what goes on on the outlet."""
-    good = []
-    verdicts = [item for item in made if isinstance(item, Result)]
-    if verdicts:
-        metrics.judged(verdicts)
-    for item in made:
-        if isinstance(item, Failure):
-            metrics.failed(item)
-        elif isinstance(item, Discard):
-            metrics.dropped(item.reason, item.count)
-        else:
-            good.append(item)
-    if good:
-        clock.blocked(outlet.put(good))
+    kinds = set(map(type, made))
+    if Result in kinds:
+        metrics.judged(made if len(kinds) == 1 else [item for item in made if isinstance(item, Result)])
+    if Failure in kinds or Discard in kinds:
+        for item in made:
+            if isinstance(item, Failure):
+                metrics.failed(item)
+            elif isinstance(item, Discard):
+                metrics.dropped(item.reason, item.count)
+        made = [item for item in made if not isinstance(item, Failure | Discard)]
+    if made:
+        clock.blocked(outlet.put(made))
 
 
 class Each:
-    """Does ``work`` on bursts of up to ``burst`` items, in ``workers`` threads, and keeps their order."""
+    """Does ``work`` on bursts of up to ``burst`` shots, in ``workers`` threads, and keeps their order.
 
-    def __init__(self, name: str, work: Work, *, workers: int = 1, burst: int = 64) -> None:
+    Bursts of large frames are smaller: at most about ``burst_bytes`` of what the work makes.
+    """
+
+    def __init__(
+        self, name: str, work: Work, *, workers: int = 1, burst: int = 64, burst_bytes: int = BURST_BYTES
+    ) -> None:
         self.name = name
         self._work = work
         self._workers = workers
         self._burst = burst
+        self._burst_bytes = burst_bytes
+        # Until the first frame says how large they are.
+        self._limit = 1
 
         self._pending: Channel[Any]
 
@@ -132,24 +152,33 @@ class Each:
         ]
 
     def _alone(self, inlet: Inlet, outlet: Outlet, metrics: Metrics) -> None:
-        clock = metrics.stage(self.name)
-        for items in bursts(inlet, self._burst, clock):
+        clock, turn = metrics.stage(self.name), Turn()
+        for items in bursts(inlet, self._size, clock):
             for kind, some in keep_order(items):
                 if kind is RunStart:
                     outlet.put([self._work.mark(mark) for mark in some])
                 elif kind is Result:
                     clock.blocked(outlet.put(some))
                 else:
-                    with clock.busy():
-                        made = do(self.name, self._work, some)
+                    with turn.take(count_shots(some)), clock.busy():
+                        made = self._do(some)
                     pass_on(made, outlet, metrics, clock)
         outlet.close()
+
+    def _size(self) -> int:
+        return self._limit
+
+    def _do(self, items: Sequence[Any]) -> Sequence[Any]:
+        made = do(self.name, self._work, items)
+        size = next(filter(None, map(nbytes, made)), 0)
+        self._limit = max(1, min(self._burst, self._burst_bytes // size)) if size else self._limit
+        return made
 
     def _hand_out(self, inlet: Inlet, metrics: Metrics) -> None:
         clock = metrics.stage(self.name)
         running: list[Future[Sequence[Any]]] = []
         with ThreadPoolExecutor(self._workers, thread_name_prefix=self.name) as pool:
-            for items in bursts(inlet, self._burst, clock):
+            for items in bursts(inlet, self._size, clock):
                 for kind, some in keep_order(items):
                     if kind is RunStart:
                         wait(running)
@@ -169,13 +198,13 @@ class Each:
     def _timed(self, clock: StageClock, items: Sequence[Any]) -> Callable[[], Sequence[Any]]:
         def work() -> Sequence[Any]:
             with clock.busy():
-                return do(self.name, self._work, items)
+                return self._do(items)
 
         return work
 
     def _collect(self, outlet: Outlet, metrics: Metrics) -> None:
         clock = metrics.stage(f"{self.name}.collect")
-        for items in bursts(self._pending, 1, clock):
+        for items in bursts(self._pending, lambda: 1, clock):
             for item in items:
                 if isinstance(item, Pending):
                     pass_on(item.future.result(), outlet, metrics, clock)
@@ -194,12 +223,12 @@ class Pending:
         self.count = count
 
 
-def bursts(inlet: Inlet, limit: int, clock: StageClock) -> Iterator[list[Any]]:
-    """Bursts from the inlet until it is closed and empty; the waiting is counted as starved."""
+def bursts(inlet: Inlet, limit: Callable[[], int], clock: StageClock) -> Iterator[list[Any]]:
+    """Bursts of up to ``limit()`` shots until the inlet is closed and empty; the waiting is counted as starved."""
     while True:
         since = time.monotonic()
         try:
-            items = inlet.get(limit)
+            items = inlet.get(limit())
         except Closed:
             return
         clock.starved(time.monotonic() - since)

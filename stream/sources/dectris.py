@@ -12,6 +12,7 @@ from pydantic import Field
 
 from ..flow.frame import BadData, Encoded, Failure, Incoming, Key, Raw
 from ..flow.ports import Facts
+from ..flow.turns import TURNS
 from .receiver import Receiver
 from .series import Book
 from .sockets import SocketSettings
@@ -192,8 +193,10 @@ class DectrisSource:
         """Wait up to ``timeout`` seconds for a message, then give all that has come, within ``Receiver``'s bounds."""
         out: list[Incoming] = []
         messages = self._receiver.receive(timeout)
-        for parts, arrived, wall in messages:
-            self._assembler.take(parts, arrived, wall, out)
+        if messages:
+            with TURNS:
+                for parts, arrived, wall in messages:
+                    self._assembler.take(parts, arrived, wall, out)
         now = time.monotonic()
         if messages:
             self._heard = now

@@ -9,9 +9,10 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from ..flow.ports import Facts
+from ..flow.turns import TURNS
 from .sockets import Pattern, SocketSettings, open_socket
 
-_MOST_MESSAGES = 64
+_MOST_MESSAGES = 256
 _MOST_BYTES = 256 * 10**6
 _RECONNECT_S = 0.2
 _GONE_S = 1.0
@@ -73,12 +74,13 @@ class Receiver:
             return []
         found: list[Message] = []
         size = 0
-        while len(found) < _MOST_MESSAGES and size < _MOST_BYTES:
-            parts = self._message()
-            if parts is None:
-                break
-            found.append(Message(parts, time.monotonic(), time.time()))
-            size += sum(part.nbytes for part in parts)
+        with TURNS:
+            while len(found) < _MOST_MESSAGES and size < _MOST_BYTES:
+                parts = self._message()
+                if parts is None:
+                    break
+                found.append(Message(parts, time.monotonic(), time.time()))
+                size += sum(part.nbytes for part in parts)
         return found
 
     def close(self) -> None:

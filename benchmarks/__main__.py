@@ -1,0 +1,81 @@
+"""Benchmarks: each prints a table in which the peer or the naive way was measured beside it, in the same run.
+
+    python -m benchmarks [NAME …] [--quick] [--device cpu|cuda] [--json FILE] [--save]
+
+Run it in the repository's root, on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+from .report import Report, machine, save
+
+NAMES = ("decode", "runner", "throughput", "latency", "memory")
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(NAMES)} (default: all)")
+    options.add_argument("--quick", action="store_true", help="fewer rows and shots: two minutes instead of fifteen")
+    options.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    options.add_argument("--bundle", default="hits-resnet10", help="name or path of the model")
+    options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of one forward pass")
+    options.add_argument("--repeats", type=int, help="runs of each throughput, whose median counts (default: 3, 1)")
+    options.add_argument("--frames", type=int, help="shots of the memory benchmark (default: a million, quick 100 000)")
+    options.add_argument("--only", default="", help="throughput: only rows whose name has this in it")
+    options.add_argument("--json", type=Path, help="write all numbers to this file")
+    options.add_argument("--save", action="store_true", help="write them to benchmarks/results/DEVICE-DATE.json")
+    asked = options.parse_args()
+    wrong = [name for name in asked.names if name not in NAMES]
+    if wrong:
+        options.error(f"unknown: {', '.join(wrong)}; known: {', '.join(NAMES)}")
+    reports: list[Report] = []
+    missing = 0
+    where = machine(asked.device)
+    print(" · ".join(f"{key} {value}" for key, value in where.items()), flush=True)
+    with tempfile.TemporaryDirectory(prefix="beamsieve-bench-") as folder:
+        for name in asked.names or NAMES:
+            began = time.monotonic()
+            try:
+                report = run(name, Path(folder), asked)
+            except ImportError as error:
+                print(f"{name}: skipped, {error}", flush=True)
+                missing += 1
+                continue
+            report.show()
+            print(f"  ({name}: {time.monotonic() - began:.0f} s)\n", flush=True)
+            reports.append(report)
+    if asked.json:
+        save(asked.json, where, reports)
+    if asked.save:
+        kind = where.get("gpu", where["device"]).replace(" ", "-")
+        save(Path(__file__).parent / "results" / f"{kind}-{date.today().isoformat()}.json", where, reports)
+    return 1 if missing and not reports else 0
+
+
+def run(name: str, folder: Path, asked: argparse.Namespace) -> Report:
+    """One benchmark, with what it needs imported only now. Raises ``ImportError`` where that is not installed."""
+    from .shots import Shots
+
+    shots = Shots(folder, asked.quick)
+    if name == "throughput":
+        from . import throughput
+
+        return throughput.measure(
+            folder, shots, bundle=asked.bundle, threads=asked.threads, quick=asked.quick,
+            repeats=asked.repeats or (1 if asked.quick else 3), only=asked.only,
+        )  # fmt: skip
+    raise ImportError(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Throughput of the whole daemon: receive, decode, calibrate, screen, classify, write; the sender beside it.
+
+Beside it, with the same sender and the same messages, a process that only receives; and the bare TorchScript forward
+pass, with the same bundle, batch size and threads, alone on the machine. ``daemon``: shots per second from the first
+one read to the last one that is in its file or rejected. Nothing is lost: a full queue holds up the sender, and a run
+in which a shot is missing does not count.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .daemon import Broken, Daemon, collect, complete, free_port, spawn
+from .report import Report, Target
+from .shots import ADU_THRESHOLD, Shots
+
+COLUMNS = {
+    "what": "s", "hits": ".0%", "frames": "d", "bare receive /s": ",.0f", "bare forward /s": ",.0f",
+    "daemon /s": ",.0f", "of receive": ".2f", "of forward": ".2f", "to network": ".1%", "daemon CPU µs": ".0f",
+    "sender CPU µs": ".0f", "bottleneck": "s",
+}  # fmt: skip
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: ``size`` pixels along each side, share of ``hits``, with or without the ``screen`` before the network."""
+
+    what: str
+    size: int
+    hits: float
+    screen: bool
+    images: int
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    """All rows, with so many images that each takes a few seconds."""
+    shrink = 4 if quick else 1
+    for name, size, many, few in (("128² uint16", 128, 80_000, 6_000), ("1 Mpx bslz4", 1024, 4_000, 3_000)):
+        for screen in (True, False):
+            for hits in (0.05,) if quick else (0.0, 0.05, 1.0):
+                images = many if screen and hits < 1 else few
+                yield Case(f"{name}, {'screen + ' if screen else ''}network", size, hits, screen, images // shrink)
+
+
+def measure(
+    folder: Path, shots: Shots, *, bundle: str, threads: int, quick: bool, repeats: int, only: str = ""
+) -> Report:
+    """All rows; each number is the median of ``repeats`` runs, in which daemon and bare loops take turns."""
+    report = Report("throughput", f"Whole daemon, {threads} threads per forward pass, batches of {BATCH}", COLUMNS)
+    report.notes.append("of receive, of forward: daemon beside the bare loop; to network: shots the screen let pass")
+    bare = _forward(folder, bundle, threads, quick)
+    report.notes.append(f"runner alone {bare['runner']:,.0f} frames/s ({bare['how']})")
+    for case in cases(quick):
+        if only not in case.what:
+            continue
+        rows = [_row(folder, shots, case, bundle, threads, bare["bare"]) for _ in range(repeats)]
+        row = {
+            name: median([r[name] for r in rows]) if isinstance(rows[0][name], float) else rows[0][name]
+            for name in rows[0]
+        }
+        report.rows.append(row)
+        if case.screen and case.hits == 0.05:
+            report.targets.append(Target(f"{case.what}, 5 % hits, of the bare receive rate", 0.5, row["of receive"]))
+        elif not case.screen and case.hits == 0.05:
+            report.targets.append(Target(f"{case.what}, of the bare forward rate", 0.8, row["of forward"]))
+    return report
+
+
+def _row(folder: Path, shots: Shots, case: Case, bundle: str, threads: int, forward: float) -> dict[str, Any]:
+    file, _ = shots.file(case.size, case.hits)
+    # The bare loop is over sooner, and is given more to receive.
+    receive = receive_only(folder, file, max(case.images, 100_000 if case.size == 128 else 10_000))
+    found, sent, cpu = run_daemon(folder, file, case.images, settings(shots, case, bundle, threads))
+    rate = case.images / found["active_s"]
+    return {
+        "what": case.what,
+        "hits": case.hits,
+        "frames": case.images,
+        "bare receive /s": receive["rate"],
+        "bare forward /s": forward,
+        "daemon /s": rate,
+        "of receive": rate / receive["rate"],
+        "of forward": rate / forward,
+        "to network": sum(n for name, n in found["answers"].items() if name != "none") / case.images,
+        "daemon CPU µs": 1e6 * cpu / case.images,
+        "sender CPU µs": 1e6 * sent["cpu_s"] / case.images,
+        "bottleneck": found["bottleneck"],
+    }
+
+
+def settings(shots: Shots, case: Case, bundle: str, threads: int, device: str = "cpu") -> dict[str, Any]:
+    """What differs from the defaults of the daemon."""
+    screen = {"adu_threshold": ADU_THRESHOLD, "hitscore_threshold": shots.threshold(case.size)}
+    return {
+        "model": {"bundle": bundle, "batch": BATCH, "threads": threads, "device": device},
+        # One megapixel is binned to what the model sees.
+        "detector": {"bin": case.size // 128},
+        "screen": screen if case.screen else None,
+    }
+
+
+def _forward(folder: Path, bundle: str, threads: int, quick: bool) -> dict[str, Any]:
+    seconds = "1" if quick else "3"
+    asked = ["--bundle", bundle, "--batch", str(BATCH), "--threads", str(threads), "--seconds", seconds]
+    return complete(["-m", "benchmarks.forward", *asked], folder, "forward")
+
+
+def receive_only(folder: Path, frames: Path, images: int) -> dict[str, Any]:
+    """The bare loop, with the sender beside it."""
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    asked = ["-m", "benchmarks.receive", "--endpoint", endpoint, "--images", str(images)]
+    process = spawn([*asked, "--json", str(folder / "receive.json")], folder / "receive.log")
+    try:
+        send(folder, frames, images, endpoint)
+        return collect(process, folder / "receive.json", folder / "receive.log")
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def send(folder: Path, frames: Path, images: int, endpoint: str, rate: float = 0.0) -> dict[str, Any]:
+    """Send so many images, over and over those of the file; gives what was sent."""
+    asked = ["--frames", str(frames), "--images", str(images), "--endpoint", endpoint, "--rate", str(rate)]
+    return complete(["-m", "benchmarks.sender", *asked], folder, "sender", 600)
+
+
+def run_daemon(
+    folder: Path, frames: Path, images: int, changes: dict[str, Any], rate: float = 0.0
+) -> tuple[dict[str, Any], dict[str, Any], float]:
+    """The daemon with the sender beside it: its summary, the sender's, and the daemon's CPU seconds while it worked."""
+    place = folder / "daemon"
+    place.mkdir()
+    try:
+        endpoint = f"tcp://127.0.0.1:{free_port()}"
+        with Daemon(place, endpoint, changes) as daemon:
+            before = cpu_seconds(daemon.pid)
+            sent = send(folder, frames, images, endpoint, rate)
+            if sent["sent"] != images:
+                raise Broken(f"the sender sent {sent['sent']} of {images} images")
+            daemon.drained(images)
+            used = cpu_seconds(daemon.pid) - before
+            return daemon.finish(images), sent, used
+    finally:
+        shutil.rmtree(place)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
