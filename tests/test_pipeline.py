@@ -130,7 +130,7 @@ class Net:
 
     def decide(self, frames: Sequence[Frame], scores: Any) -> Sequence[Result]:
         results = [
-            Result(frame, Outcome.ACCEPTED if hit else Outcome.REJECTED, float(hit))
+            Result(frame, Outcome.ACCEPTED if hit else Outcome.REJECTED, float(hit), weight=float(frame.key.number % 2))
             for frame, hit in zip(frames, scores, strict=True)
         ]
         return results[1:] if self.forget else results
@@ -146,6 +146,8 @@ class Shelf:
     marks: list[Mark] = field(default_factory=list)
     closed: int = 0
     flushed: int = 0
+    loses: frozenset[int] = frozenset()
+    asked: int = 0
 
     def start(self, mark: RunStart) -> None:
         self.marks.append(mark)
@@ -161,6 +163,11 @@ class Shelf:
 
     def flush(self) -> None:
         self.flushed += 1
+
+    def lost(self) -> Sequence[Failure]:
+        fresh = self.got[self.asked :]
+        self.asked = len(self.got)
+        return [Failure(r.frame.key, "lost", "no") for r in fresh if r.weight > 0 and r.frame.key.number in self.loses]
 
     def close(self) -> None:
         self.closed += 1
@@ -197,7 +204,7 @@ def test_every_shot_ends_exactly_once(data: st.DataObject) -> None:
         bursts.append(burst)
     slow = st.sampled_from([0.0, 0.0, 0.002])
     source = Script(bursts, forever=end != "source")
-    shelf = Shelf(draw(numbers, "refused by the sink"), draw(slow, "slow sink"))
+    shelf = Shelf(draw(numbers, "refused"), draw(slow, "slow sink"), loses=draw(numbers, "lost after they were taken"))
     stages: list[Stage] = [
         Each(
             "decode",
@@ -242,7 +249,8 @@ def test_every_shot_ends_exactly_once(data: st.DataObject) -> None:
     keys = [result.frame.key for result in shelf.got]
     assert len(keys) == len(set(keys)), "emitted twice"
     assert len(source.finished) == tally.accepted + tally.rejected
-    kept = [r for r in shelf.got if r.frame.key.number not in shelf.refuse]
+    gone = shelf.refuse | {n for n in shelf.loses if n % 2}
+    kept = [r for r in shelf.got if r.frame.key.number not in (gone if r.weight > 0 else shelf.refuse)]
     assert tally.accepted == sum(r.outcome is Outcome.ACCEPTED for r in kept)
     assert tally.rejected == sum(r.outcome is Outcome.REJECTED for r in kept)
     assert shelf.closed == source.closed == 1

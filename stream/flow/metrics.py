@@ -150,7 +150,7 @@ class Metrics:
                 self._scores.add(scores)
 
     def ended(self, results: Sequence[Result]) -> None:
-        """Every sink has what it keeps of these results."""
+        """Every sink has what it keeps of these results, for good."""
         accepted = sum(result.outcome is Outcome.ACCEPTED for result in results)
         self.ledger.ended(accepted, len(results) - accepted)
         self.last_ended = time.monotonic()

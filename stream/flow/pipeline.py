@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from .channel import Channel, Closed, WhenFull
 from .frame import Discard, Failure, Incoming, Raw, Result, RunEnd, RunStart
 from .metrics import Metrics
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 
 SOURCE_WAIT_S = 0.1
 SINK_BURST = 512
+NO_PIXELS = np.zeros((0, 0))
 INNER_QUEUE = 1024
 
 
@@ -71,6 +74,7 @@ class Pipeline:
         self._bodies = [("source", lambda: self._read(first)), *self._bodies, ("sinks", lambda: self._sink(inlet))]
         self._threads: list[threading.Thread] = []
         self._alive = 0
+        self._taken: list[Result] = []
         self._lock = threading.Lock()
         self.warm = False
 
@@ -199,25 +203,48 @@ class Pipeline:
                     if time.monotonic() - flushed >= self._flush_s:
                         for sink in self._sinks:
                             sink.flush()
+                        self._settle_taken()
                         flushed = time.monotonic()
         finally:
             for sink in self._sinks:
                 sink.close()
+            self._settle_taken()
 
     def _mark(self, marks: Sequence[Any]) -> None:
         for mark in marks:
             for sink in self._sinks:
                 sink.start(mark) if isinstance(mark, RunStart) else sink.end(mark)
+        self._settle_taken()
 
     def _write(self, results: Sequence[Result]) -> None:
+        """Frames nobody keeps have ended; those that sinks took end when they are safe."""
         failures = [failure for sink in self._sinks for failure in sink.write(results)]
-        good = results
-        if failures:
-            # By key and at most once each: two sinks may fail on one frame, and a frame ends once.
-            failed = {failure.key: failure for failure in reversed(failures)}
-            good = [result for result in results if result.frame.key not in failed]
-            for result in results:
-                if result.frame.key in failed:
-                    self.metrics.failed(replace(failed[result.frame.key], count=1))
-        self.metrics.ended(good)
-        self._source.done([result.frame.key for result in good])
+        good = self._fail(results, failures) if failures else results
+        self._taken += [without_pixels(result) for result in good if result.weight > 0]
+        self._end([result for result in good if result.weight <= 0])
+
+    def _settle_taken(self) -> None:
+        """What was flushed has ended; what was lost with its file has failed."""
+        lost = [failure for sink in self._sinks for failure in sink.lost()]
+        taken, self._taken = self._taken, []
+        if taken:
+            self._end(self._fail(taken, lost) if lost else taken)
+
+    def _fail(self, results: Sequence[Result], failures: Sequence[Failure]) -> Sequence[Result]:
+        """Count the failures, and give the results that are good."""
+        # By key and at most once each: two sinks may fail on one frame, and a frame ends once.
+        failed = {failure.key: failure for failure in reversed(failures)}
+        for result in results:
+            if result.frame.key in failed:
+                self.metrics.failed(replace(failed[result.frame.key], count=1))
+        return [result for result in results if result.frame.key not in failed]
+
+    def _end(self, results: Sequence[Result]) -> None:
+        if results:
+            self.metrics.ended(results)
+            self._source.done([result.frame.key for result in results])
+
+
+def without_pixels(result: Result) -> Result:
+    """The result with a frame of no pixels, to be remembered without its memory."""
+    return replace(result, frame=replace(result.frame, data=NO_PIXELS, mask=None, chunk=None), found={})

@@ -60,8 +60,9 @@ class Sink(Protocol):
         """A run begins; its results follow, and none of another run before its end."""
 
     def write(self, results: Sequence[Result]) -> Sequence[Failure]:
-        """Take results in order. Returns a ``Failure`` for each that should have been kept and could not be.
+        """Take results in order, and keep those with a weight above 0.
 
+        Returns a ``Failure`` for each that should have been kept and could not be; ``lost`` tells of more, later.
         Never raises for a full disk or a failed file; an exception is a bug and ends the daemon with exit code 1.
         """
 
@@ -71,5 +72,12 @@ class Sink(Protocol):
     def flush(self) -> None:
         """Make everything written so far visible to readers. Called about every second."""
 
+    def lost(self) -> Sequence[Failure]:
+        """What ``write`` took since the last call of this and that no reader will ever find: its file failed.
+
+        Called after each ``flush``, ``start``, ``end`` and ``close``. What was taken before it and is not in the answer
+        is safe, and is counted as accepted or rejected only now.
+        """
+
     def close(self) -> None:
-        """The last call, also after an abort: leave only files that open."""
+        """The last call but ``lost``, also after an abort: leave only files that open."""
