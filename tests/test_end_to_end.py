@@ -94,7 +94,11 @@ def test_a_dectris_stream_becomes_verdicts_and_a_file(tmp_path: Path, patterns: 
     assert list(rows[0]) == ["file", "index", "p0", "p1", "p2", "p3", "p4", "label"]
     again = np.array([[float(row[f"p{k}"]) for k in range(5)] for row in rows])
     with h5py.File(path) as file:
-        np.testing.assert_allclose(again, file["entry_1/result_1/class_probabilities"][()], atol=0.02)
+        result = file["entry_1/result_1"]
+        np.testing.assert_allclose(again, result["class_probabilities"][()], atol=0.02)
+        assert result["photons"][()].tolist() == data.sum(axis=(1, 2), dtype=np.int64)[result["number"][()]].tolist()
+        # The emulated detector takes its images on a schedule of its own, beginning when the series is armed.
+        assert np.ptp(result["source_time"][()]) == pytest.approx(59 * result["exposure_time"][0], rel=0.2)
 
 
 def test_karabo_trains_of_modules_are_assembled_and_judged(tmp_path: Path, patterns: Patterns) -> None:

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from ...models.bundle import Bundle, BundleError, load_bundle
 from ...models.hits.infer import bad_pixels, to_input, verdicts
-from ...models.hits.litpixel import LitPixels
+from ...models.hits.litpixel import LitPixels, photon_sums
 from ...models.runner import Batch, Runner
 from ..decode.calibrate import CalibrateSettings, ConstantsError
 from ..decode.crystfel import read_geometry
@@ -217,6 +217,13 @@ class Keep:
         return np.where(hits, 1.0, np.where(chosen, 1 / self._fraction, 0.0))
 
 
+def photons_of(frame: Frame, weight: float, static: npt.NDArray[np.uint32] | None) -> float | None:
+    """Photons on the good pixels of a frame that is kept; None for the others, whose sum nobody will ask for."""
+    if not weight:
+        return None
+    return float(photon_sums(frame.data[np.newaxis], static if frame.mask is None else frame.mask)[0])
+
+
 class Screen:
     """Counts lit pixels; too few are a rejection. Alone, it also accepts."""
 
@@ -248,13 +255,19 @@ class Screen:
         weights = self._keep.weights(np.asarray(hits, np.bool_)).tolist()
         if not self._alone:
             return [
-                frame if hit else Result(frame, Outcome.REJECTED, 0.0, "prescreen", weight, {"lit": n})
+                frame if hit else self._result(frame, Outcome.REJECTED, 0, n, weight, static)
                 for frame, n, hit, weight in zip(frames, lit, hits, weights, strict=True)
             ]
         return [
-            Result(frame, Outcome.ACCEPTED if hit else Outcome.REJECTED, float(n), "prescreen", weight, {"lit": n})
+            self._result(frame, Outcome.ACCEPTED if hit else Outcome.REJECTED, n, n, weight, static)
             for frame, n, hit, weight in zip(frames, lit, hits, weights, strict=True)
         ]
+
+    def _result(
+        self, frame: Frame, outcome: Outcome, score: int, lit: int, weight: float, static: npt.NDArray[np.uint32] | None
+    ) -> Result:
+        found = {"lit": lit, "photons": photons_of(frame, weight, static)}
+        return Result(frame, outcome, float(score), "prescreen", weight, found)
 
 
 class View:
@@ -347,6 +360,7 @@ class Classify:
         labels, singles, accepted = verdicts(scores, self._threshold)
         weights = self._keep.weights(accepted)
         hash_, threshold = self._card.sha256, self._threshold
+        static = self._decode.mask_of(frames[0].key.run)
         return [
             Result(
                 frame,
@@ -354,7 +368,13 @@ class Classify:
                 score,
                 "model",
                 weight,
-                {"label": label, "probabilities": row, "model": hash_, "threshold": threshold},
+                {
+                    "label": label,
+                    "probabilities": row,
+                    "model": hash_,
+                    "threshold": threshold,
+                    "photons": photons_of(frame, weight, static),
+                },
             )
             for frame, hit, score, weight, label, row in zip(
                 frames, accepted, singles.tolist(), weights.tolist(), labels.tolist(), scores, strict=True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import h5py
@@ -27,7 +29,8 @@ def row_dtype(classes: int, identifier_bytes: int) -> np.dtype[Any]:
     ``class_probabilities``, ``threshold``, ``photons``: NaN where unknown; ``label``, ``lit_pixels``, ``train``,
     ``pulse``: -1. ``model_id``: SHA-256 of the model. ``decided_by``: ``model`` or ``prescreen``. ``accepted_reason``:
     ``hit`` or ``random_miss``. ``sampling_weight``: how many frames this one stands for. ``timestamp``: seconds since
-    1970 at arrival. ``number``: image number, or train id.
+    1970 at arrival. ``source_time``: seconds since 1970 by the sender's clock; ``exposure_time``: seconds; NaN where it
+    does not say. ``number``: image number, or train id.
     """
     fields: list[tuple[Any, ...]] = [
         (IDENTIFIER, h5py.string_dtype("utf-8", identifier_bytes)),
@@ -43,6 +46,8 @@ def row_dtype(classes: int, identifier_bytes: int) -> np.dtype[Any]:
         ("accepted_reason", "S16"),
         ("sampling_weight", "<f4"),
         ("timestamp", "<f8"),
+        ("source_time", "<f8"),
+        ("exposure_time", "<f8"),
         ("number", "<i8"),
         ("train", "<i8"),
         ("pulse", "<i4"),
@@ -82,10 +87,35 @@ def to_row(result: Result, classes: int) -> tuple[Any, ...]:
         _HIT if accepted else _MISS,
         result.weight,
         result.frame.wall,
+        *source_times(result.frame.info),
         number,
         number if key.pulse >= 0 else -1,
         max(-1, min(key.pulse, _INT32)),
     )
+
+
+def source_times(info: Mapping[str, Any]) -> tuple[float, float]:
+    """When the sender took the image (s since 1970) and for how long (s), of ``Raw.info``; NaN where it does not say.
+
+    DECTRIS gives times since the date of the series, karabo-bridge the train's own time.
+    """
+    exposure, train, start, date = (info.get(name) for name in ("real_s", "timestamp", "start_s", "series_date"))
+    taken = _NAN
+    if isinstance(train, float):
+        taken = train
+    elif isinstance(start, int | float) and isinstance(date, str):
+        taken = _seconds(date) + start
+    return taken, float(exposure) if isinstance(exposure, int | float) else _NAN
+
+
+@lru_cache(maxsize=16)
+def _seconds(date: str) -> float:
+    """Seconds since 1970 of an ISO 8601 date, UTC where it names no zone; NaN for anything else."""
+    try:
+        moment = datetime.fromisoformat(date)
+    except ValueError:
+        return _NAN
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def to_rows(results: Sequence[Result], classes: int, identifier_bytes: int) -> npt.NDArray[Any]:
