@@ -2,7 +2,9 @@
 
     python -m benchmarks [NAME …] [--quick] [--device cpu|cuda] [--json FILE] [--save]
 
-Run it in the repository's root, on a machine that does nothing else.
+Run it in the repository's root, on a machine that does nothing else. ``decode``: cost of each step before the network.
+``runner``: the network alone; needs torch and numpy only. ``throughput``, ``latency``, ``memory``: the whole daemon, as
+a process of its own, with an emulated detector in another. What is not installed is left out, with a line that says so.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 from .report import Report, machine, save
 
 NAMES = ("decode", "runner", "throughput", "latency", "memory")
+ON_A_GPU = ("runner", "throughput", "latency")
 
 
 def main() -> int:
@@ -43,7 +46,7 @@ def main() -> int:
     where = machine(asked.device)
     print(" · ".join(f"{key} {value}" for key, value in where.items()), flush=True)
     with tempfile.TemporaryDirectory(prefix="beamsieve-bench-") as folder:
-        for name in asked.names or NAMES:
+        for name in asked.names or (NAMES if asked.device == "cpu" else ON_A_GPU):
             began = time.monotonic()
             try:
                 report = run(name, Path(folder), asked)
@@ -64,17 +67,26 @@ def main() -> int:
 
 def run(name: str, folder: Path, asked: argparse.Namespace) -> Report:
     """One benchmark, with what it needs imported only now. Raises ``ImportError`` where that is not installed."""
+    if name == "runner":  # needs neither zmq nor h5py
+        from . import runner
+
+        return runner.measure(asked.bundle, device=asked.device, threads=asked.threads, quick=asked.quick)
+    from . import decode, latency, memory, throughput
     from .shots import Shots
 
     shots = Shots(folder, asked.quick)
-    if name == "throughput":
-        from . import throughput
-
-        return throughput.measure(
-            folder, shots, bundle=asked.bundle, threads=asked.threads, quick=asked.quick,
-            repeats=asked.repeats or (1 if asked.quick else 3), only=asked.only,
-        )  # fmt: skip
-    raise ImportError(name)
+    network = {"bundle": asked.bundle, "threads": asked.threads}
+    if name == "decode":
+        return decode.measure(shots, quick=asked.quick)
+    if name == "latency":
+        return latency.measure(folder, shots, quick=asked.quick, device=asked.device, **network)
+    if name == "memory":
+        frames = asked.frames or (100_000 if asked.quick else 1_000_000)
+        return memory.measure(folder, shots, frames=frames, **network)
+    repeats = asked.repeats or (1 if asked.quick else 3)
+    if asked.device != "cpu":
+        return throughput.measure_device(folder, shots, device=asked.device, repeats=repeats, **network)
+    return throughput.measure(folder, shots, quick=asked.quick, repeats=repeats, only=asked.only, **network)
 
 
 if __name__ == "__main__":

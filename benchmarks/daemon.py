@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -76,9 +77,9 @@ class Daemon:
             self._process.wait()
 
     @property
-    def pid(self) -> int:
+    def process(self) -> subprocess.Popen[bytes]:
         assert self._process is not None
-        return self._process.pid
+        return self._process
 
     def counts(self) -> dict[str, float]:
         """The counters without their labels, summed over them."""
@@ -94,7 +95,7 @@ class Daemon:
             counts = self.counts()
             if counts["beamsieve_frames_read_total"] >= sent and not counts["beamsieve_frames_in_flight"]:
                 return
-            if time.monotonic() > deadline:
+            if self.process.poll() is not None or time.monotonic() > deadline:
                 raise Broken(f"{sent} shots sent, after {PATIENCE_S:g} s the daemon has {counts}")
             time.sleep(0.2)
 
@@ -132,23 +133,35 @@ def spawn(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, *arguments], env=environment, stdout=out, stderr=subprocess.STDOUT)
 
 
-def complete(arguments: Sequence[str], folder: Path, name: str, patience_s: float = PATIENCE_S) -> dict[str, Any]:
-    """Run Python with these arguments and ``--json`` to its end, and give what it wrote. Raises ``Broken``."""
+def complete(
+    arguments: Sequence[str], folder: Path, name: str, other: subprocess.Popen[bytes] | None = None
+) -> dict[str, Any]:
+    """Run Python with these arguments and ``--json`` to its end, and give what it wrote.
+
+    Raises ``Broken`` when it fails, or when the ``other`` process, without which it would wait for ever, is over.
+    """
     path = folder / f"{name}.json"
+    path.unlink(missing_ok=True)
     process = spawn([*arguments, "--json", str(path)], folder / f"{name}.log")
-    return collect(process, path, folder / f"{name}.log", patience_s)
+    return collect(process, path, folder / f"{name}.log", other)
 
 
-def collect(process: subprocess.Popen[bytes], path: Path, log: Path, patience_s: float = PATIENCE_S) -> dict[str, Any]:
+def collect(
+    process: subprocess.Popen[bytes], path: Path, log: Path, other: subprocess.Popen[bytes] | None = None
+) -> dict[str, Any]:
     """Wait for the end of a process that writes ``path``, and give what it wrote. Raises ``Broken``."""
     try:
-        code = process.wait(patience_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        raise Broken(f"{log.stem} took more than {patience_s:g} s: {tail(log)}") from None
-    if code != 0:
-        raise Broken(f"{log.stem} ended with {code}: {tail(log)}")
+        while process.poll() is None:
+            if other is not None and other.poll() not in (None, 0):
+                raise Broken(f"{log.stem} has nobody left to talk to")
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if process.returncode != 0:
+        raise Broken(f"{log.stem} ended with {process.returncode}: {tail(log)}")
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 

@@ -56,4 +56,5 @@ class Shots:
 
 def lit(stack: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Pixels with more than ``ADU_THRESHOLD`` photons in each frame of (n, y, x)."""
-    return np.count_nonzero(stack > ADU_THRESHOLD, axis=(1, 2))
+    counts: npt.NDArray[np.int64] = np.count_nonzero(stack > ADU_THRESHOLD, axis=(1, 2))
+    return counts

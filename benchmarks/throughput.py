@@ -8,8 +8,11 @@ in which a shot is missing does not count.
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -29,7 +32,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Case:
-    """One row: ``size`` pixels along each side, share of ``hits``, with or without the ``screen`` before the network."""
+    """One row: ``size`` pixels along each side, share of ``hits``, with or without ``screen`` before the network."""
 
     what: str
     size: int
@@ -60,10 +63,7 @@ def measure(
         if only not in case.what:
             continue
         rows = [_row(folder, shots, case, bundle, threads, bare["bare"]) for _ in range(repeats)]
-        row = {
-            name: median([r[name] for r in rows]) if isinstance(rows[0][name], float) else rows[0][name]
-            for name in rows[0]
-        }
+        row = middle(rows)
         report.rows.append(row)
         if case.screen and case.hits == 0.05:
             report.targets.append(Target(f"{case.what}, 5 % hits, of the bare receive rate", 0.5, row["of receive"]))
@@ -72,11 +72,39 @@ def measure(
     return report
 
 
-def _row(folder: Path, shots: Shots, case: Case, bundle: str, threads: int, forward: float) -> dict[str, Any]:
+def measure_device(folder: Path, shots: Shots, *, bundle: str, threads: int, device: str, repeats: int) -> Report:
+    """On another device than the CPU: the network on every frame, in batches of several sizes."""
+    report = Report("throughput", f"Whole daemon on {device}, the network on every frame", COLUMNS)
+    for batch in (32, 128, 512):
+        bare = _forward(folder, bundle, threads, False, device, batch)
+        report.notes.append(f"batches of {batch}: runner alone {bare['runner']:,.0f} frames/s ({bare['how']})")
+        case = Case(f"128² uint16, batches of {batch}", 128, 0.05, False, 60_000)
+        rows = [_row(folder, shots, case, bundle, threads, bare["bare"], device, batch) for _ in range(repeats)]
+        report.rows.append(middle(rows))
+        report.targets.append(Target(f"{case.what}, of the bare forward rate", 0.8, report.rows[-1]["of forward"]))
+    return report
+
+
+def middle(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The median of every number."""
+    first = rows[0]
+    return {k: median([row[k] for row in rows]) if isinstance(first[k], float) else first[k] for k in first}
+
+
+def _row(
+    folder: Path,
+    shots: Shots,
+    case: Case,
+    bundle: str,
+    threads: int,
+    forward: float,
+    device: str = "cpu",
+    batch: int = BATCH,
+) -> dict[str, Any]:
     file, _ = shots.file(case.size, case.hits)
     # The bare loop is over sooner, and is given more to receive.
     receive = receive_only(folder, file, max(case.images, 100_000 if case.size == 128 else 10_000))
-    found, sent, cpu = run_daemon(folder, file, case.images, settings(shots, case, bundle, threads))
+    found, sent, cpu = run_daemon(folder, file, case.images, settings(shots, case, bundle, threads, device, batch))
     rate = case.images / found["active_s"]
     return {
         "what": case.what,
@@ -94,20 +122,25 @@ def _row(folder: Path, shots: Shots, case: Case, bundle: str, threads: int, forw
     }
 
 
-def settings(shots: Shots, case: Case, bundle: str, threads: int, device: str = "cpu") -> dict[str, Any]:
+def settings(
+    shots: Shots, case: Case, bundle: str, threads: int, device: str = "cpu", batch: int = BATCH
+) -> dict[str, Any]:
     """What differs from the defaults of the daemon."""
     screen = {"adu_threshold": ADU_THRESHOLD, "hitscore_threshold": shots.threshold(case.size)}
     return {
-        "model": {"bundle": bundle, "batch": BATCH, "threads": threads, "device": device},
+        "model": {"bundle": bundle, "batch": batch, "threads": threads, "device": device},
         # One megapixel is binned to what the model sees.
         "detector": {"bin": case.size // 128},
         "screen": screen if case.screen else None,
     }
 
 
-def _forward(folder: Path, bundle: str, threads: int, quick: bool) -> dict[str, Any]:
+def _forward(
+    folder: Path, bundle: str, threads: int, quick: bool, device: str = "cpu", batch: int = BATCH
+) -> dict[str, Any]:
     seconds = "1" if quick else "3"
-    asked = ["--bundle", bundle, "--batch", str(BATCH), "--threads", str(threads), "--seconds", seconds]
+    asked = ["--bundle", bundle, "--batch", str(batch), "--threads", str(threads), "--seconds", seconds]
+    asked += ["--device", device]
     return complete(["-m", "benchmarks.forward", *asked], folder, "forward")
 
 
@@ -117,7 +150,7 @@ def receive_only(folder: Path, frames: Path, images: int) -> dict[str, Any]:
     asked = ["-m", "benchmarks.receive", "--endpoint", endpoint, "--images", str(images)]
     process = spawn([*asked, "--json", str(folder / "receive.json")], folder / "receive.log")
     try:
-        send(folder, frames, images, endpoint)
+        send(folder, frames, images, endpoint, process)
         return collect(process, folder / "receive.json", folder / "receive.log")
     finally:
         if process.poll() is None:
@@ -125,27 +158,38 @@ def receive_only(folder: Path, frames: Path, images: int) -> dict[str, Any]:
             process.wait()
 
 
-def send(folder: Path, frames: Path, images: int, endpoint: str, rate: float = 0.0) -> dict[str, Any]:
-    """Send so many images, over and over those of the file; gives what was sent."""
+def send(
+    folder: Path, frames: Path, images: int, endpoint: str, to: subprocess.Popen[bytes], rate: float = 0.0
+) -> dict[str, Any]:
+    """Send so many images ``to`` a process, over and over those of the file; gives what was sent."""
     asked = ["--frames", str(frames), "--images", str(images), "--endpoint", endpoint, "--rate", str(rate)]
-    return complete(["-m", "benchmarks.sender", *asked], folder, "sender", 600)
+    return complete(["-m", "benchmarks.sender", *asked], folder, "sender", to)
 
 
 def run_daemon(
-    folder: Path, frames: Path, images: int, changes: dict[str, Any], rate: float = 0.0
+    folder: Path,
+    frames: Path,
+    images: int,
+    changes: Mapping[str, Any],
+    rate: float = 0.0,
+    watch: Callable[[Daemon], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> tuple[dict[str, Any], dict[str, Any], float]:
-    """The daemon with the sender beside it: its summary, the sender's, and the daemon's CPU seconds while it worked."""
+    """The daemon with the sender beside it: its summary, the sender's, and the daemon's CPU seconds while it worked.
+
+    ``watch`` is entered when the daemon is ready, and left when all that was sent has come out.
+    """
     place = folder / "daemon"
     place.mkdir()
     try:
         endpoint = f"tcp://127.0.0.1:{free_port()}"
         with Daemon(place, endpoint, changes) as daemon:
-            before = cpu_seconds(daemon.pid)
-            sent = send(folder, frames, images, endpoint, rate)
-            if sent["sent"] != images:
-                raise Broken(f"the sender sent {sent['sent']} of {images} images")
-            daemon.drained(images)
-            used = cpu_seconds(daemon.pid) - before
+            before = cpu_seconds(daemon.process.pid)
+            with watch(daemon):
+                sent = send(folder, frames, images, endpoint, daemon.process, rate)
+                if sent["sent"] != images:
+                    raise Broken(f"the sender sent {sent['sent']} of {images} images")
+                daemon.drained(images)
+            used = cpu_seconds(daemon.process.pid) - before
             return daemon.finish(images), sent, used
     finally:
         shutil.rmtree(place)
@@ -154,4 +198,4 @@ def run_daemon(
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
