@@ -93,3 +93,39 @@ def test_put_after_close_is_a_bug() -> None:
 
 def test_get_times_out_empty() -> None:
     assert Channel[int]("c", 1).get(1, 0.0) == []
+
+
+def test_wake_ends_the_waiting_of_a_get_without_an_item() -> None:
+    channel: Channel[int] = Channel("c", 2)
+    got: list[list[int]] = []
+    taker = threading.Thread(target=lambda: got.append(channel.get(1, 30)))
+    taker.start()
+    channel.wake()
+    taker.join(10)
+    assert got == [[]]
+    channel.put([1])
+    assert channel.get(1) == [1], "an old wake-up holds back nothing that is there"
+
+
+def test_get_counts_shots_and_gives_at_least_one_item() -> None:
+    channel: Channel[int] = Channel("c", 100, weigh=lambda item: item)
+    channel.put([3, 3, 3, 50, 1])
+    assert [channel.get(6) for _ in range(4)] == [[3, 3], [3], [50], [1]]
+
+
+def test_a_channel_of_large_shots_holds_fewer() -> None:
+    channel: Channel[int] = Channel("c", 100, measure=lambda item: 10 * item, most_bytes=1000)
+    channel.put([1] * 50)
+    assert channel.depth == 50
+    putter = threading.Thread(target=lambda: channel.put([25] * 2))
+    assert channel.get(50) == [1] * 50
+    putter.start()
+    putter.join(10)
+    third = threading.Thread(target=lambda: channel.put([25] * 3))
+    third.start()
+    while channel.depth < 4:
+        threading.Event().wait(0.001)
+    assert third.is_alive(), "four shots of 250 bytes fill a channel of 1000 bytes"
+    assert channel.get(9) == [25] * 4
+    third.join(10)
+    assert channel.get(9) == [25]

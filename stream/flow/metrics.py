@@ -88,7 +88,7 @@ class Metrics:
         self.started = time.monotonic()
         self.last_read = self.started
         self.first_read: float | None = None
-        self.last_ended = self.started
+        self.last_written = self.started
         self.on_failure: Callable[[Failure], None] | None = None
         self.ready: Callable[[], bool] = lambda: False
         self._lock = threading.Lock()
@@ -153,7 +153,6 @@ class Metrics:
         """Every sink has what it keeps of these results, for good."""
         accepted = sum(result.outcome is Outcome.ACCEPTED for result in results)
         self.ledger.ended(accepted, len(results) - accepted)
-        self.last_ended = time.monotonic()
         kept = [result.outcome is Outcome.ACCEPTED for result in results if result.weight > 0]
         if kept:
             with self._lock:
@@ -206,8 +205,8 @@ class Metrics:
         return [float(np.quantile(recent, q)) if len(recent) else float("nan") for q in quantiles]
 
     def active_s(self) -> float:
-        """Seconds from the first shot read to the last one that every sink had; 0 before there are both."""
-        return 0.0 if self.first_read is None else max(0.0, self.last_ended - self.first_read)
+        """Seconds from the first shot read to the last one that every sink was given; 0 before there are both."""
+        return 0.0 if self.first_read is None else max(0.0, self.last_written - self.first_read)
 
     def depths(self) -> list[tuple[str, int, int]]:
         """(queue, shots waiting, capacity)."""

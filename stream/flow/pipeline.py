@@ -20,7 +20,6 @@ from .frame import Discard, Failure, Incoming, Raw, Result, RunEnd, RunStart
 from .metrics import Metrics
 from .ports import Sink, Source
 from .stages import AccountingError, Stage, count_shots, keep_order, nbytes, weigh
-from .turns import Turn
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +181,7 @@ class Pipeline:
         return run
 
     def _sink(self, inlet: Channel[Any]) -> None:
-        clock, turn = self.metrics.stage("sinks"), Turn()
+        clock = self.metrics.stage("sinks")
         flushed = time.monotonic()
         try:
             while True:
@@ -192,7 +191,8 @@ class Pipeline:
                 except Closed:
                     break
                 clock.starved(time.monotonic() - since)
-                with turn.take(count_shots(items)), clock.busy():
+                # No turn is taken: a disk that stalls must not hold up the stages before it.
+                with clock.busy():
                     for kind, some in keep_order(items):
                         if kind is Result:
                             self._write(some)
@@ -219,6 +219,7 @@ class Pipeline:
     def _write(self, results: Sequence[Result]) -> None:
         """Frames nobody keeps have ended; those that sinks took end when they are safe."""
         failures = [failure for sink in self._sinks for failure in sink.write(results)]
+        self.metrics.last_written = time.monotonic()
         good = self._fail(results, failures) if failures else results
         self._taken += [without_pixels(result) for result in good if result.weight > 0]
         self._end([result for result in good if result.weight <= 0])

@@ -24,6 +24,16 @@ class Turns:
         self._waiting: deque[threading.Lock] = deque()
         self._taken = False
 
+    @property
+    def taken(self) -> bool:
+        """Somebody has the turn now."""
+        return self._taken
+
+    @property
+    def waiting(self) -> int:
+        """How many threads wait for it."""
+        return len(self._waiting)
+
     def __enter__(self) -> None:
         with self._lock:
             if not self._taken:
@@ -51,7 +61,7 @@ TURNS = Turns()
 class Turn:
     """One stage's part in the turns: it takes them while a shot costs it little, and works beside the others otherwise.
 
-    What costs more than ``SMALL_S`` per shot is spent in compiled code, which uses another core meanwhile.
+    What takes longer than ``SMALL_S`` per shot is spent in compiled code, which can use another core meanwhile.
     """
 
     def __init__(self, turns: Turns = TURNS) -> None:
@@ -70,11 +80,11 @@ class Turn:
         self._held = self._small
         if self._held:
             self._turns.__enter__()
-        self._since = time.thread_time()
+        self._since = time.monotonic()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._small = time.thread_time() - self._since < SMALL_S * self._shots
+        self._small = time.monotonic() - self._since < SMALL_S * self._shots
         if self._held:
             self._turns.__exit__(kind, error, trace)

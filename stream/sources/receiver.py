@@ -65,7 +65,7 @@ class Receiver:
         return self._socket.get_string(zmq.LAST_ENDPOINT)
 
     def receive(self, timeout: float) -> list[Message]:
-        """Wait up to ``timeout`` seconds for a message, then give all that has come, at most 64 or about 256 MB."""
+        """Wait up to ``timeout`` seconds for a message, then give all that has come, at most 256 or about 256 MB."""
         ready = dict(self._poller.poll(max(int(timeout * 1000), 0)))
         if self._monitor in ready:
             self._look()
@@ -80,7 +80,7 @@ class Receiver:
                 if parts is None:
                     break
                 found.append(Message(parts, time.monotonic(), time.time()))
-                size += sum(part.nbytes for part in parts)
+                size += sum([part.nbytes for part in parts])
         return found
 
     def close(self) -> None:
@@ -92,14 +92,19 @@ class Receiver:
 
     def _message(self) -> list[memoryview] | None:
         assert self._socket is not None
+        # Not recv_multipart, which asks the socket after each part whether there are more: the part knows.
         try:
-            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            frame = self._socket.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
+        parts = [frame.buffer]
+        while frame.more:
+            frame = self._socket.recv(copy=False)
+            parts.append(frame.buffer)
         self._lost = False
         if self._pattern == "req":
             self._ask()
-        return [frame.buffer for frame in frames]
+        return parts
 
     def _look(self) -> None:
         """What ZeroMQ says of the connection."""

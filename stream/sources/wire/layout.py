@@ -45,15 +45,14 @@ class Layout(NamedTuple):
             found = expression.match(buffer, pos)
             if found is None:
                 return None
-            for group in range(1, count + 1):
-                begin, end = found.span(group)
-                numbers.append(int.from_bytes(buffer[begin + 1 : end]) if end - begin > 1 else buffer[begin])
+            items = found.groups()
+            numbers += [int.from_bytes(item[1:]) if len(item) > 1 else item[0] for item in items[:count]]
             if index < last:
-                begin, end = found.span(count + 1)
-                pos = end + (int.from_bytes(buffer[begin + 1 : end]) if end - begin > 1 else buffer[begin] & 31)
+                head, start = items[count], found.end()
+                pos = start + (int.from_bytes(head[1:]) if len(head) > 1 else head[0] & 31)
                 if pos > size:
                     return None
-                blobs.append(buffer[end:pos])
+                blobs.append(buffer[start:pos])
         return numbers, blobs
 
 
