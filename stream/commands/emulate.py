@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -16,13 +16,15 @@ from ..emulators.frames import FrameSpec, Shot, frames_from
 from ..emulators.karabo import KaraboEmulator, Layout
 from ..emulators.tally import Tally
 from .run import write_json
-from .sending import ProgressLine, explained, stopping
+from .sending import ProgressLine, explained, patience, stopping
 
 app = typer.Typer(help="Emulate a detector: frames of a file, or simulated shots.", no_args_is_help=True)
 
 Endpoint = Annotated[str, typer.Option("--endpoint", help="where to listen, such as tcp://*:9999")]
 Connect = Annotated[bool, typer.Option("--connect", help="connect to the endpoint instead of listening there")]
-Seconds = Annotated[float | None, typer.Option("--seconds", min=0, help="stop after this time of sending")]
+Seconds = Annotated[
+    float | None, typer.Option("--seconds", min=0, help="stop so long after a receiver took the first shot")
+]
 Count = Annotated[int | None, typer.Option("--frames", min=1, help="stop after so many shots")]
 File = Annotated[Path | None, typer.Option("--from", help="HDF5, CXI, NPZ or NPY file with the frames")]
 Dataset = Annotated[str | None, typer.Option("--dataset", help="dataset or array in the file")]
@@ -94,7 +96,9 @@ def dectris(
     pool: Pool = 20,
     seed: Seed = 0,
     version: Annotated[int, typer.Option("--version", min=1, max=2, help="stream version")] = 2,
-    compression: Annotated[Compression, typer.Option("--compression")] = Compression.BSLZ4,
+    compression: Annotated[
+        Compression, typer.Option("--compression", help="of the pixels on the wire; bszstd: stream 2 only")
+    ] = Compression.BSLZ4,
     when_full: Annotated[WhenFull, typer.Option("--when-full", help="wait for the receiver, or drop")] = WhenFull.BLOCK,
     json_file: Json = None,
     quiet: Quiet = False,
@@ -108,7 +112,7 @@ def dectris(
         tally = Tally()
         emulator = DectrisEmulator(
             endpoint,
-            _timed(shots, seconds, tally, line),
+            _timed(shots, seconds, tally, line, lambda: emulator.endpoint),
             version=cast(Literal[1, 2], version),
             compression=compression.value,
             rate_hz=rate,
@@ -163,7 +167,7 @@ def karabo(
         tally = Tally()
         emulator = KaraboEmulator(
             endpoint,
-            _timed(shots, seconds, tally, line, frames),
+            _timed(shots, seconds, tally, line, lambda: emulator.endpoint, frames),
             layout,
             cast(Any, pattern.value),
             cast(Any, protocol.value),
@@ -185,17 +189,31 @@ def _shots(file: Path | None, simulate: bool, spec: FrameSpec, line: ProgressLin
 
 
 def _timed(
-    shots: Iterator[Shot], seconds: float | None, tally: Tally, line: ProgressLine, most: int | None = None
+    shots: Iterator[Shot],
+    seconds: float | None,
+    tally: Tally,
+    line: ProgressLine,
+    endpoint: Callable[[], str],
+    most: int | None = None,
 ) -> Iterator[Shot]:
-    """Shots until the time is over, which begins to run when the first one has been taken by somebody."""
+    """Shots until the time is over, which begins to run when the first one has been taken by somebody.
+
+    Says once where it waits, if nobody takes any.
+    """
+    timer = patience(line, endpoint, lambda: bool(tally.messages))
     deadline: float | None = None
-    for number, shot in enumerate(shots):
-        if number == most or (deadline is not None and time.monotonic() >= deadline):
-            return
-        yield shot
-        if deadline is None and seconds is not None and tally.messages:
-            deadline = time.monotonic() + seconds
-        line.show(lambda: f"{tally.sent} shots sent, {tally.dropped} dropped, {_rate(tally):.0f} shots/s")
+    try:
+        for number, shot in enumerate(shots):
+            if number == 0:
+                timer.start()
+            if number == most or (deadline is not None and time.monotonic() >= deadline):
+                return
+            yield shot
+            if deadline is None and seconds is not None and tally.messages:
+                deadline = time.monotonic() + seconds
+            line.show(lambda: f"{tally.sent} shots sent, {tally.dropped} dropped, {_rate(tally):.0f} shots/s")
+    finally:
+        timer.cancel()
 
 
 def _rate(tally: Tally) -> float:

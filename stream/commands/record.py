@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +22,7 @@ from ..sources.recorder import Recorder
 from ..sources.sockets import Pattern, SocketSettings
 from .emulate import Pattern as Side
 from .run import write_json
-from .sending import ProgressLine, explained, stopping
+from .sending import ProgressLine, explained, patience, stopping
 
 _PATTERNS: dict[str, Pattern] = {"dectris": "pull", "karabo": "req", "raw": "pull"}
 _HWM = {"dectris": 200, "karabo": 2, "raw": 200}
@@ -105,9 +106,18 @@ def replay(
         factor = _speed(speed)
         readers = [Reader(path) for path in files]
         server = Server(endpoint, cast(Any, pattern.value), bind=not connect)
+        taken = threading.Event()
+
+        def progress(so_far: Replayed) -> None:
+            taken.set()
+            line.show(lambda: _sent(so_far))
+
+        timer = patience(line, lambda: server.endpoint, taken.is_set)
+        timer.start()
         try:
-            sent = send_again(readers, server, stop, factor, rate, loop, lambda s: line.show(lambda: _sent(s)))
+            sent = send_again(readers, server, stop, factor, rate, loop, progress)
         finally:
+            timer.cancel()
             server.close()
     for where in sent.truncated:
         typer.echo(f"warning: {where}", err=True)

@@ -17,6 +17,7 @@ import zmq
 
 from .compress import Compressor
 from .dectris_messages import Blob, Parts, SeriesInfo, Writer, WriterV1, WriterV2
+from .servers import refused
 from .tally import Pace, Tally
 
 Shot: TypeAlias = tuple[npt.NDArray[Any], Mapping[str, Any]]
@@ -90,8 +91,7 @@ class DectrisEmulator:
             (self._socket.bind if self.bind else self._socket.connect)(self.endpoint)
         except zmq.ZMQError as error:
             self.close()
-            doing, remedy = ("bind to", "choose a free port") if self.bind else ("connect to", "write tcp://HOST:PORT")
-            raise OSError(error.errno, f"cannot {doing} {self.endpoint!r}: {error.strerror}; {remedy}") from error
+            raise refused(error, self.endpoint, self.bind) from error
         self.endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
         return self.endpoint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +17,19 @@ _KINDS = {"push": zmq.PUSH, "pub": zmq.PUB, "rep": zmq.REP}
 _HWM = {"push": 1, "pub": 16, "rep": 1}
 _SLICE_S = 0.1
 _LINGER_MS = 2000
+_REMEDIES: dict[int, str] = {
+    zmq.EADDRINUSE: "another process is bound to it: stop that one, or choose a free port",
+    zmq.EADDRNOTAVAIL: "no such address on this machine: bind to tcp://*:PORT, or connect to the receiver (--connect)",
+    errno.ENODEV: "no such address on this machine: bind to tcp://*:PORT, or connect to the receiver (--connect)",
+    zmq.EPROTONOSUPPORT: "unknown transport: use tcp://HOST:PORT or ipc://PATH",
+}
+
+
+def refused(error: zmq.ZMQError, endpoint: str, bind: bool) -> OSError:
+    """ZeroMQ's refusal of an endpoint, with endpoint and remedy."""
+    remedy = _REMEDIES.get(error.errno or 0, "write it as tcp://HOST:PORT or ipc://PATH")
+    doing = "bind to" if bind else "connect to"
+    return OSError(error.errno, f"cannot {doing} {endpoint!r}: {zmq.strerror(error.errno or 0)}; {remedy}")
 
 
 class Server:
@@ -36,11 +50,7 @@ class Server:
             (self._socket.bind if bind else self._socket.connect)(endpoint)
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
-            doing = "bind to" if bind else "connect to"
-            raise OSError(
-                error.errno,
-                f"cannot {doing} {endpoint!r}: {error.strerror}; write it as tcp://HOST:PORT with a free port",
-            ) from error
+            raise refused(error, endpoint, bind) from error
         self.endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
 
     def send(self, parts: Sequence[Part], stop: threading.Event, until: float | None = None) -> bool:
