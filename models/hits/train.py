@@ -165,8 +165,19 @@ def simulate_for(options: Options, stream: str, n: int, progress: Progress) -> l
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
+    """``auto`` is CUDA where there is one. ``ValueError`` where there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device {name}: unknown; choose auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(f"--device {name}: there are {count} CUDA devices here; choose auto or cpu")
+    return device
 
 
 class OnDevice:
@@ -388,25 +399,49 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def unwritable(error: OSError) -> str:
+    """What a training says of a file or folder that it cannot write."""
+    return f"{error.filename or 'output'}: cannot be written: {error.strerror or error}; give another --out or --cache"
+
+
 def parse_mix(text: str | None) -> tuple[tuple[str, float], ...] | None:
-    """``paper:0.5,mixed:0.5`` to ((paper, 0.5), (mixed, 0.5)); a name without a number has share 1."""
+    """``paper:0.5,mixed:0.5`` to ((paper, 0.5), (mixed, 0.5)); a name without a number has share 1.
+
+    ``ValueError`` for a share that is no positive number, and for conditions that do not exist.
+    """
     if text is None:
         return None
-    pairs = [part.partition(":") for part in text.split(",")]
-    return tuple((name.strip(), float(share or 1)) for name, _, share in pairs)
+    mix = []
+    for part in text.split(","):
+        name, _, share = (word.strip() for word in part.partition(":"))
+        try:
+            number = float(share or 1)
+        except ValueError:
+            number = 0.0
+        if not 0 < number < float("inf"):
+            raise ValueError(f"--mix {text}: share {share!r} is no positive number; write it as paper:0.5,mixed:0.5")
+        try:
+            preset(name)
+        except ValueError as error:
+            raise ValueError(f"--mix {text}: {error}") from None
+        mix.append((name, number))
+    return tuple(mix)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train from the command line; 2 for a wrong option."""
+    """Train from the command line; 2 for a wrong option, 1 where a file cannot be written."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     values = vars(parser().parse_args(given))
-    values["mix"] = parse_mix(values["mix"])
     values["command"] = shlex.join(["python", "-m", "beamsieve.models.hits.train", *given])
     try:
+        values["mix"] = parse_mix(values["mix"])
         made = train(make_options(**values))
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except OSError as error:
+        sys.stderr.write(f"{unwritable(error)}\n")
+        return 1
     sys.stderr.write(f"{made or 'stopped early; go on with --resume'}\n")
     return 0
 

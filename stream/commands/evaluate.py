@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
+from ..errors import plain
 from .run import write_json
 from .train import bars
 
@@ -38,23 +42,30 @@ def hits(
 ) -> None:
     """Five-class accuracy and single-hit scores on particle models never seen in training, row by row.
 
-    Intervals are 95 %, by bootstrap over particle models. Exit code 2: no such model, or not a hit classifier.
+    Intervals are 95 %, by bootstrap over particle models. Exit code 2: no such model, device or file, or not a hit
+    classifier.
     """
     from ...models.bundle import BundleError, load_bundle
     from ...models.hits.evaluate import evaluate, real_patterns, runner
     from ...models.hits.simulator import CLASSES
     from ...models.hits.train import Lines, choose_device
 
+    file = real or _shared()
     try:
         model = load_bundle(bundle).expect(task="hits", shape=(128, 128), classes=len(CLASSES))
-    except BundleError as error:
+        run = runner(model.module, choose_device(device))
+        if file:
+            check_real(file)
+    except (BundleError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    run = runner(model.module, choose_device(device))
-    with bars() as progress:
-        table = evaluate(run, model.card.threshold, patterns, seed, progress or Lines(), workers, cache)
+    try:
+        with bars() as progress:
+            table = evaluate(run, model.card.threshold, patterns, seed, progress or Lines(), workers, cache)
+    except OSError as error:
+        typer.echo(f"{plain(error)}; give another --cache", err=True)
+        raise typer.Exit(1) from None
     show(table, model.card.name, model.card.threshold)
-    file = real or _shared()
     found = real_patterns(run, file) if file else None
     if found:
         typer.echo(f"{found['patterns']} real patterns ({file}), {found['single']} single: AUC {found['auc']:.3f}")
@@ -77,6 +88,24 @@ def _shared() -> Path | None:
     folder = os.environ.get("BEAMSIEVE_DATA")
     path = Path(folder) / REAL if folder else None
     return path if path and path.exists() else None
+
+
+def check_real(path: Path) -> None:
+    """Make sure that a file has labelled patterns. Raises ``ValueError`` naming file, array and remedy."""
+    needed = {"patterns", "single", "mask_bad"}
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            names = set(kept.files) if isinstance(kept, np.lib.npyio.NpzFile) else set()
+            shapes = {name: kept[name].shape for name in needed & names}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "not a plain .npz file"
+        raise ValueError(f"--real {path}: {why}; name an .npz with {', '.join(sorted(needed))}") from None
+    if needed - names:
+        raise ValueError(f"--real {path}: has no {', '.join(sorted(needed - names))}; there are {sorted(names)}")
+    n = shapes["patterns"][:1]
+    fits = shapes["patterns"] == (*n, 128, 128) and shapes["single"] == n
+    if not fits or shapes["mask_bad"] not in ((128, 128), (*n, 128, 128)):
+        raise ValueError(f"--real {path}: {shapes}; needed are patterns (n, 128, 128), single (n,), mask_bad as these")
 
 
 def show(table: dict[str, Scores], name: str, threshold: float) -> None:

@@ -70,9 +70,9 @@ def hits(
 ) -> None:
     """Train ResNet-10 to tell how many particles a pulse hit: 0, 1, 2, 3, or 4 and more.
 
-    Exit code 0: the bundle is in --out. 2: a wrong option.
+    Exit code 0: the bundle is in --out. 1: a file or folder cannot be written. 2: a wrong option.
     """
-    from ...models.hits.train import make_options, parse_mix, train
+    from ...models.hits.train import make_options, parse_mix, train, unwritable
 
     try:
         options = make_options(
@@ -101,4 +101,7 @@ def hits(
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
+    except OSError as error:
+        typer.echo(unwritable(error), err=True)
+        raise typer.Exit(1) from None
     typer.echo(f"{made}: use it with --bundle {made}; pictures and scores.json lie beside it")
