@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +13,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import plain
 from ..flow.frame import BadData
 from ..sinks.check_cxi import FILE_RULE, FILE_TEXT, RULES, Finding, check
 from ..sinks.cxi_summary import HitRate, Summary, first_hits, summarise
+from .run import write_json
 
 SHEET = 16
 _COLUMNS = 4
@@ -30,28 +31,46 @@ def inspect(
 ) -> None:
     """Say what is in CXI files: frames, hits, the hit rate they stand for, and which rules of CXI 1.6 they keep.
 
-    Exit code 1 if a file breaks a rule or cannot be read.
+    Exit code 1 if a file breaks a rule or cannot be read, 2 if one is not there.
     """
     console = Console()
     reports: list[dict[str, Any]] = []
+    opened: set[Path] = set()
+    absent = [path for path in files if not path.is_file()]
+    for path in absent:
+        typer.echo(f"{path}: no such file; name a CXI file", err=True)
+    if absent:
+        raise typer.Exit(2)
     for path in files:
         findings = check(path)
+        closed = _cannot_be_opened(findings)
+        if closed:
+            typer.echo(closed, err=True)
+            reports.append(_report(path, findings, None))
+            continue
+        opened.add(path)
         summary: Summary | None = None
         try:
             summary = summarise(path)
         except (BadData, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-            console.print(f"[red]{path}: nothing to count: {error}[/red]", highlight=False)
+            console.print(f"[red]{path}: nothing to count: {plain(error)}[/red]", highlight=False)
         if summary is not None:
             _print_summary(console, summary)
         _print_rules(console, path, findings, every)
         reports.append(_report(path, findings, summary))
     if json_file is not None:
-        json_file.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
-    if png is not None:
+        write_json(json_file, reports)
+    if png is not None and files[0] in opened:
         _draw(png, files[0])
         console.print(f"first accepted frames: {png}", highlight=False)
     if any(not report["ok"] for report in reports):
         raise typer.Exit(1)
+
+
+def _cannot_be_opened(findings: Sequence[Finding]) -> str | None:
+    """Why a file cannot even be opened, or None."""
+    only = findings[0]
+    return only.detail if len(findings) == 1 and only.rule == FILE_RULE and not only.ok else None
 
 
 def _report(path: Path, findings: Sequence[Finding], summary: Summary | None) -> dict[str, Any]:

@@ -114,7 +114,9 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
         what = (f"{shape} {row['input']['dtype']}", f"{row['threshold']:g}", row["sha256"][:12])
         table.add_row(row["name"], row["version"], row["task"], *what, row["path"])
     if rows:
-        Console().print(table)
+        # In a pipe a row is one line, however long its path.
+        console = Console()
+        (console if console.is_terminal else Console(width=10_000)).print(table)
 
 
 def _plain(value: Any) -> Any:
