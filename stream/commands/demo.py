@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,18 +48,22 @@ def demo(
     typer.echo(
         f"A detector is simulated at {endpoint}: {rate:g} shots/s, {100 * hits:g} % hit one particle, "
         f"{100 * multiples:g} % hit several.\nThe daemon: beamsieve run {config}\n"
-        f"Metrics while it runs: http://127.0.0.1:{port}/metrics\n"
+        f"Metrics while it runs: http://127.0.0.1:{port}/metrics\n\nsimulating the shots, and warming up the model …"
     )
     with tempfile.TemporaryDirectory() as scratch:
         truth_file, found_file = Path(scratch, "truth.json"), Path(scratch, "found.json")
         source = ["emulate", "dectris", "--simulate", "--endpoint", endpoint, "--rate", str(rate), "--hits", str(hits)]
         source += ["--multiples", str(multiples), "--seconds", str(seconds), "--seed", str(seed), "--quiet"]
-        code = play(
+        ended = play(
             [*source, "--json", str(truth_file)],
             ["run", str(config), "--no-summary", "--json", str(found_file)],
             PATIENCE_S + seconds,
         )
         truth, found = read(truth_file), read(found_file).get("xfel_hits")
+    code = ended.daemon
+    if early := too_early(ended, truth.get("seconds", 0.0), seconds):
+        typer.echo(early, err=True)
+        code = code or 1
     if found is None or not truth:
         typer.echo("the demo did not come to its end; what the processes said is above", err=True)
         raise typer.Exit(code or 1)
@@ -96,17 +101,50 @@ def start(arguments: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def play(source: list[str], daemon: list[str], patience_s: float) -> int:
-    """Run detector and daemon to the end of the one, then drain the other; returns the daemon's exit code."""
-    stop = threading.Event()
-    before = [(number, signal.signal(number, lambda *_: stop.set())) for number in (signal.SIGINT, signal.SIGTERM)]
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Exit codes of both processes (negative: the signal that killed it), and who ended the demo.
+
+    ``by``: ``user``, ``daemon``, ``detector``, or ``patience`` where it took far too long.
+    """
+
+    daemon: int
+    detector: int
+    by: str
+
+
+def too_early(ended: Ended, sent_s: float, wanted_s: float) -> str | None:
+    """What to say where it was not the user who ended the demo before ``wanted_s`` seconds of sending, or None."""
+    if ended.by == "daemon":
+        return f"the daemon ended early: {exit_of(ended.daemon)}"
+    if ended.by == "detector" and (ended.detector or sent_s < wanted_s - 1):
+        return f"the detector ended early, before {wanted_s:g} s were over: {exit_of(ended.detector)}"
+    return f"the demo took too long and was ended, with {sent_s:.0f} s sent" if ended.by == "patience" else None
+
+
+def exit_of(code: int) -> str:
+    """An exit code in words."""
+    return f"exit code {code}" if code >= 0 else f"exit code {code}, killed by {signal.Signals(-code).name}"
+
+
+def play(source: list[str], daemon: list[str], patience_s: float) -> Ended:
+    """Run detector and daemon to the end of the one, then drain the other."""
+    stop, interrupted = threading.Event(), threading.Event()
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        stop.set()
+
+    before = [(number, signal.signal(number, interrupt)) for number in (signal.SIGINT, signal.SIGTERM)]
     running = {"daemon": start(daemon), "detector": start(source)}
     try:
         for process in running.values():
             threading.Thread(target=watch, args=(process, stop), daemon=True).start()
         stop.wait(patience_s)
-        end(running["detector"], 10)
-        return end(running["daemon"], 30)
+        first = [name for name, process in running.items() if process.poll() is not None]
+        by = "user" if interrupted.is_set() else first[0] if first else "patience"
+        detector = end(running["detector"], 10)
+        return Ended(end(running["daemon"], 30), detector, by)
     finally:
         for number, handler in before:
             signal.signal(number, handler)
@@ -150,15 +188,23 @@ def summarise(found: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def hit_rate(summary: dict[str, Any]) -> str:
+    """The measured hit rate with its interval beside the true one."""
+    true = summary["true_hit_rate"]
+    known = "" if true is None else f", {100 * true:.2f} % true"
+    if not summary["judged"]:
+        return f"unknown: no shot was judged{known}"
+    low, high = wilson(summary["measured_hits"], summary["judged"])
+    return f"{100 * summary['measured_hit_rate']:.2f} % measured [{100 * low:.2f}, {100 * high:.2f}]{known}"
+
+
 def describe(summary: dict[str, Any]) -> str:
     """The summary for a person."""
-    low, high = wilson(summary["measured_hits"], summary["judged"])
-    measured, true = summary["measured_hit_rate"] or 0.0, summary["true_hit_rate"] or 0.0
     lines = [
         "",
         f"shots     {summary['read']} read = {summary['accepted']} accepted + {summary['rejected']} rejected"
         f" + {summary['failed']} failed + {summary['dropped']} dropped ({summary['sent']} sent)",
-        f"hit rate  {100 * measured:.2f} % measured [{100 * low:.2f}, {100 * high:.2f}], {100 * true:.2f} % true",
+        f"hit rate  {hit_rate(summary)}",
     ]
     if summary["latency_median_s"] is not None:
         median, p99 = 1000 * summary["latency_median_s"], 1000 * summary["latency_p99_s"]
