@@ -16,16 +16,16 @@ class CommonModeSettings(Settings):
     """An offset that many pixels share in one frame, estimated from those that no photon hit, and subtracted."""
 
     over: Literal["none", "median", "row", "column"] = Field(
-        default="none", description="Pixels that share an offset: a whole ASIC (median), each of its rows or columns."
+        default="none", description="pixels that share an offset: a whole ASIC (median), each of its rows or columns"
     )
     asic_shape: tuple[int, int] | None = Field(
-        default=None, description="Slow-scan and fast-scan pixels of an ASIC. Default: the module is one ASIC."
+        default=None, description="slow-scan and fast-scan pixels of an ASIC. Default: the module is one ASIC"
     )
     unlit_adu: float | None = Field(
-        default=None, gt=0, description="Only pixels within plus or minus this of their dark count as unlit, in ADU."
+        default=None, gt=0, description="only pixels within plus or minus this of their dark count as unlit, in ADU"
     )
-    max_adu: float | None = Field(default=None, gt=0, description="A larger offset is not believed and not subtracted.")
-    min_pixels: int = Field(default=16, ge=1, description="With fewer unlit pixels than this nothing is subtracted.")
+    max_adu: float | None = Field(default=None, gt=0, description="a larger offset is not believed and not subtracted")
+    min_pixels: int = Field(default=16, ge=1, description="with fewer unlit pixels than this nothing is subtracted")
 
 
 class CalibrateSettings(Settings):
@@ -33,46 +33,46 @@ class CalibrateSettings(Settings):
 
     kind: Kind = Field(
         default="none",
-        description="none: pixels stay as they come. standard: dark, common mode, gain. jungfrau: by gain stage.",
+        description="none: pixels stay as they come. standard: dark, common mode, gain. jungfrau: by gain stage",
     )
     dark: str | tuple[str, str, str] | None = Field(
         default=None,
-        description="Dark in ADU, file.h5:/path or file.npz:name. JUNGFRAU: G0, G1, G2 in one array or in three.",
+        description="dark in ADU, file.h5:/path or file.npz:name. JUNGFRAU: G0, G1, G2 in one array or in three",
     )
     gain: str | tuple[str, str, str] | None = Field(
-        default=None, description="Gain map that dark-corrected ADU are divided by. JUNGFRAU: ADU/keV of G0, G1, G2."
+        default=None, description="gain map that dark-corrected ADU are divided by. JUNGFRAU: ADU/keV of G0, G1, G2"
     )
-    noise: str | None = Field(default=None, description="RMS of the dark in ADU, for hot_noise_adu.")
-    mask: str | None = Field(default=None, description="Pixel mask, file.h5:/path or file.npz:name.")
-    mask_is: MaskIs = Field(default="bad", description="What non-zero means in the mask: bad, good, CXI or NeXus bits.")
+    noise: str | None = Field(default=None, description="RMS of the dark in ADU, for hot_noise_adu")
+    mask: str | None = Field(default=None, description="pixel mask, file.h5:/path or file.npz:name")
+    mask_is: MaskIs = Field(default="bad", description="what non-zero means in the mask: bad, good, CXI or NeXus bits")
     bad_constants: Literal["refuse", "mask"] = Field(
-        default="refuse", description="Dark or gain not usable at a pixel the mask calls good: refuse, or mark it dead."
+        default="refuse", description="dark or gain not usable at a pixel the mask calls good: refuse, or mark it dead"
     )
-    hot_dark_adu: float | None = Field(default=None, description="Pixels whose dark is above this are hot.")
-    hot_noise_adu: float | None = Field(default=None, gt=0, description="Pixels whose noise is above this are hot.")
+    hot_dark_adu: float | None = Field(default=None, description="pixels whose dark is above this are hot")
+    hot_noise_adu: float | None = Field(default=None, gt=0, description="pixels whose noise is above this are hot")
     saturation_adu: float | None = Field(
-        default=None, description="Pixels that read this or more are saturated. Raw ADU, before anything is subtracted."
+        default=None, description="pixels that read this or more are saturated. Raw ADU, before anything is subtracted"
     )
     missing_value: int | Literal["auto", "none"] = Field(
         default="auto",
-        description="Raw value that marks a pixel without data. auto: what the sender says, else the largest value of "
-        "an unsigned type where pixels are photons already (DECTRIS).",
+        description="raw value that marks a pixel without data. auto: what the sender says, else the largest value of "
+        "an unsigned type where pixels are photons already (DECTRIS)",
     )
     stage_gain_adu_per_kev: tuple[float, float, float] = Field(
-        default=(41.0, -1.44, -0.115), description="JUNGFRAU G0, G1, G2 where no gain map is given; good to some 5 %."
+        default=(41.0, -1.44, -0.115), description="JUNGFRAU G0, G1, G2 where no gain map is given; good to some 5 %"
     )
-    common_mode: CommonModeSettings = Field(default=CommonModeSettings(), description="Offset shared by many pixels.")
+    common_mode: CommonModeSettings = Field(default=CommonModeSettings(), description="offset shared by many pixels")
     adu_per_photon: float | None = Field(
-        default=None, gt=0, description="What one photon reads after dark and gain, in ADU."
+        default=None, gt=0, description="what one photon reads after dark and gain, in ADU"
     )
     photon_energy_kev: float | None = Field(
-        default=None, gt=0, description="Photon energy, in place of adu_per_photon where the gain is in ADU/keV."
+        default=None, gt=0, description="photon energy, in place of adu_per_photon where the gain is in ADU/keV"
     )
     round: Literal["none", "nearest", "threshold"] = Field(
-        default="none", description="none: float32. nearest, threshold: whole photons in uint16."
+        default="none", description="none: float32. nearest, threshold: whole photons in uint16"
     )
     round_threshold_photons: float = Field(
-        default=0.7, ge=0.01, le=1, description="With round threshold: the share of a photon that counts as one."
+        default=0.7, ge=0.01, le=1, description="with round threshold: the share of a photon that counts as one"
     )
 
     @model_validator(mode="after")

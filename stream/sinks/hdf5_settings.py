@@ -17,26 +17,26 @@ _LONGEST_NAME = 120
 class Hdf5Settings(Settings):
     """Where accepted frames are written, and how."""
 
-    directory: Path = Field(description="Folder for the files; it is made if it is missing.")
+    directory: Path = Field(description="folder for the files; it is made if it is missing")
     name: str = Field(
-        "{run}_{part:04d}.cxi", description="Name of each file; {run} and {part} (from 1) are filled in, no folders."
+        "{run}_{part:04d}.cxi", description="name of each file; {run} and {part} (from 1) are filled in, no folders"
     )
-    max_frames: int = Field(20_000, ge=1, description="A file with so many frames is closed and the next one begun.")
-    max_gb: float = Field(20.0, gt=0, description="A file of about so many gigabytes (1e9 bytes) is closed likewise.")
-    flush_s: float = Field(1.0, gt=0, description="Seconds between flushes: what a reader or a kill may be behind.")
+    max_frames: int = Field(20_000, ge=1, description="a file with so many frames is closed and the next one begun")
+    max_gb: float = Field(20.0, gt=0, description="a file of about so many gigabytes (1e9 bytes) is closed likewise")
+    flush_s: float = Field(1.0, gt=0, description="seconds between flushes: what a reader or a kill may be behind")
     swmr: bool = Field(
-        True, description="Let others read while we write, and survive a kill. Turn it off on NFS, which cannot do it."
+        True, description="let others read while we write, and survive a kill. Turn it off on NFS, which cannot do it"
     )
     compression: Literal["bslz4", "none"] = Field(
-        "bslz4", description="bslz4 stores frames that arrive as bitshuffle-LZ4 as they came; none stores plain pixels."
+        "bslz4", description="bslz4 stores frames that arrive as bitshuffle-LZ4 as they came; none stores plain pixels"
     )
     masks: Literal["per_frame", "static"] = Field(
-        "per_frame", description="A pixel mask per frame (where it is the run's own it takes no room), or one per file."
+        "per_frame", description="a pixel mask per frame (where it is the run's own it takes no room), or one per file"
     )
-    min_free_gb: float = Field(1.0, ge=0, description="Close the file and keep nothing while less than this is free.")
-    master: bool = Field(True, description="A run in several files also gets one that shows them as a whole (virtual).")
-    instrument: str = Field("", description="Name of the instrument, written into every file.")
-    sample: str = Field("", description="Name of the sample, written into every file.")
+    min_free_gb: float = Field(1.0, ge=0, description="close the file and keep nothing while less than this is free")
+    master: bool = Field(True, description="a run in several files also gets one that shows them as a whole (virtual)")
+    instrument: str = Field("", description="name of the instrument, written into every file")
+    sample: str = Field("", description="name of the sample, written into every file")
 
     @field_validator("name")
     @classmethod
