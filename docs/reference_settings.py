@@ -43,10 +43,10 @@ _HEAD = """# Settings of `{title}`
 *Written from the code by `make docs`; do not edit.*
 
 A configuration is a YAML file of the blocks below. A word that is not here is refused, with the line it stands on.
-Units are in the names. Relative names of constants, geometries and the files' directory start at the folder of the
-configuration. `beamsieve check FILE` tells all mistakes at once, `beamsieve run FILE --set block.field=value` changes a
-setting for one run, and [`xfel_hits.schema.json`](xfel_hits.schema.json) lets an editor complete and check while you
-type.
+Units are in the names. Relative names of constants, geometries, keys, recordings, the files' directory and a bundle
+given by its path start at the folder of the configuration. `beamsieve check FILE` tells all mistakes at once,
+`beamsieve run FILE --set block.field=value` changes a setting for one run, and
+[`xfel_hits.schema.json`](xfel_hits.schema.json) lets an editor complete and check while you type.
 """
 
 
@@ -68,7 +68,7 @@ def _sections(model: type[BaseModel], path: str, title: str, seen: set[tuple[str
         blocks = blocks_in(field.annotation)
         for block in blocks:
             kind = kind_of(block) if len(blocks) > 1 else None
-            if path and kind is not None and block.__name__ in {known for _, known in seen}:
+            if path and kind is not None and {base.__name__ for base in block.__mro__} & {known for _, known in seen}:
                 continue  # a replay's stream is a source, which has its section
             heading = f"`{inner}` with `kind: {kind}`" if kind else f"`{inner}`"
             yield from _sections(block, inner, heading, seen)

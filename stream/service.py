@@ -20,6 +20,8 @@ from types import FrameType
 
 from prometheus_client import exposition
 
+from .errors import plain
+from .flow.frame import BadData
 from .flow.life import ServiceSettings
 from .flow.metrics import Metrics
 from .flow.pipeline import Pipeline
@@ -35,7 +37,8 @@ class Readiness:
     """Decides whether the daemon is ready to be relied on, and says why not.
 
     Ready only after warm-up; not ready while the share of failed shots of the last minute is over its limit, while the
-    source is silent for too long, or while a sink cannot keep what it is given. ``now`` is a monotonic clock, seconds.
+    source is silent for too long, or while a sink cannot keep what it is given. ``now`` is a monotonic clock, seconds;
+    ``where`` says what the source listens to.
     """
 
     WINDOW_S = 60.0
@@ -46,11 +49,13 @@ class Readiness:
         settings: ServiceSettings,
         sinks_say: Callable[[], str | None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
+        where: str = "",
     ) -> None:
         self._pipeline = pipeline
         self._settings = settings
         self._sinks_say = sinks_say
         self._now = now
+        self._where = f", {where}" if where else ""
         self._past: deque[tuple[float, int, int]] = deque([(now(), 0, 0)])
         self._lock = threading.Lock()
 
@@ -63,7 +68,7 @@ class Readiness:
         found = []
         silent = self._now() - self._pipeline.metrics.last_read
         if silent > self._settings.silent_s:
-            found.append(f"source silent for {silent:.0f} s (limit {self._settings.silent_s:g} s)")
+            found.append(f"source silent for {silent:.0f} s (limit {self._settings.silent_s:g} s){self._where}")
         failed, read = self._last_minute()
         if read and failed > self._settings.failure_limit * read:
             reasons = self._pipeline.metrics.tally().failures
@@ -177,26 +182,27 @@ def serve(
     show: Callable[[Pipeline, Sequence[str]], None] | None = None,
     show_s: float = 1.0,
     ready: Callable[[int], None] | None = None,
+    where: str = "",
 ) -> int:
     """Run a pipeline as a daemon until its source ends or a signal comes; returns the exit code.
 
     ``show`` is called every ``show_s`` seconds with what keeps the daemon from being ready; ``ready`` once, with the
-    port, when the daemon runs.
+    port, when the daemon runs. ``where`` says what the source listens to.
     """
     stop = stop or threading.Event()
-    readiness = Readiness(pipeline, settings, sinks_say)
+    readiness = Readiness(pipeline, settings, sinks_say, where=where)
     pipeline.metrics.ready = lambda: not readiness.problems()
     try:
         server = Server(settings, pipeline.metrics, readiness.problems)
     except OSError as error:
-        log.error("%s", error)
+        log.error("%s", plain(error))
         return BROKEN
     try:
         with signals(stop, pipeline.abort):
             try:
                 pipeline.start()
-            except OSError as error:
-                log.error("%s", error)
+            except (OSError, BadData) as error:
+                log.error("%s", plain(error))
                 return BROKEN
             steady_memory()
             log.info("running; metrics on http://%s:%d/metrics", settings.host, server.port)

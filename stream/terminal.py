@@ -41,7 +41,7 @@ class LiveLine:
     def __call__(self, pipeline: Pipeline, problems: Sequence[str]) -> None:
         """Show the state now (the ``show`` of ``serve``)."""
         now = time.monotonic()
-        text = self.text(now, problems)
+        text = self.text(now, () if pipeline.finished.is_set() else problems)
         if self._tty:
             width = shutil.get_terminal_size((160, 24)).columns
             self._out.write("\r\x1b[K" + text[: width - 1])
@@ -64,7 +64,7 @@ class LiveLine:
             f"{speed.per_second:6.1f} shots/s" if speed.shots else "no shots now",
             f"hits {percent(last)}",
             f"all {percent(overall)}",
-            self._answers(),
+            *self._answers(),
         ]
         parts.append(f"dropped {tally.dropped} failed {tally.failed}")
         median, p99 = self._metrics.latency(0.5, 0.99)
@@ -76,8 +76,10 @@ class LiveLine:
             parts.append("NOT READY: " + "; ".join(problems))
         return " │ ".join(parts)
 
-    def _answers(self) -> str:
+    def _answers(self) -> list[str]:
+        """Answers by class; nothing where none names a class, as when lit pixels decide alone."""
         counts: dict[str, int] = dict.fromkeys(self._metrics.labels, 0)
         for (_, label), n in self._metrics.verdicts().items():
-            counts[label] = counts.get(label, 0) + n
-        return "particles " + " ".join(f"{label}:{n}" for label, n in counts.items() if label in self._metrics.labels)
+            if label in counts:
+                counts[label] += n
+        return ["particles " + " ".join(f"{label}:{n}" for label, n in counts.items())] if any(counts.values()) else []

@@ -72,13 +72,15 @@ def test_ready_follows_warm_up_silence_failures_and_sinks() -> None:
     now = [0.0]
     said: list[str | None] = [None]
     line = pipeline(Judge())
-    readiness = Readiness(line, ServiceSettings(silent_s=30, failure_limit=0.1), lambda: said[0], lambda: now[0])
+    readiness = Readiness(
+        line, ServiceSettings(silent_s=30, failure_limit=0.1), lambda: said[0], lambda: now[0], "listening to tcp://x:1"
+    )
     assert readiness.problems() == ["warming up: the model has not run yet"]
     line.warm = True
     line.metrics.last_read = 0.0
     assert readiness.problems() == []
     now[0] = 31
-    assert readiness.problems() == ["source silent for 31 s (limit 30 s)"]
+    assert readiness.problems() == ["source silent for 31 s (limit 30 s), listening to tcp://x:1"]
     line.metrics.last_read = 31.0
     line.metrics.ledger.read(100)
     for i in range(11):

@@ -27,6 +27,7 @@ from ..decode.crystfel import read_geometry
 from ..decode.frames import Decode, DetectorSettings
 from ..decode.geometry import Assembler
 from ..decode.layout import GeometryError
+from ..errors import plain
 from ..flow.channel import WhenFull
 from ..flow.frame import BadData, Frame, Mark, Outcome, Result
 from ..flow.infer import Infer
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 
 CLASSES = ("0", "1", "2", "3", "4+")
 SINGLE = 1
+MODULES = "missing; frames of {shape} have modules: name the .geom file that places them, or set model: null"
 
 
 class ScreenSettings(Settings):
@@ -55,7 +57,11 @@ class ScreenSettings(Settings):
         "lit", description="lit: a fixed number of lit pixels. adaptive: above a running background"
     )
     adu_threshold: float = Field(1, description="a pixel above this is lit (in the unit of the calibrated frame)")
-    hitscore_threshold: int = Field(200, ge=0, description="a frame with at least this many lit pixels passes (lit)")
+    hitscore_threshold: int = Field(
+        200,
+        ge=0,
+        description="a frame with at least this many lit pixels passes (lit, and the first 32 shots of adaptive)",
+    )
     sigmas: float = Field(4, gt=0, description="a frame this many spreads above the background passes (adaptive)")
     window: int = Field(1000, ge=10, description="frames the running background looks back on (adaptive)")
 
@@ -137,20 +143,25 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
     base = where.base
     decode = attempt(mistakes, where, lambda: Decode(settings.calibrate, settings.detector, base))
     view = attempt(mistakes, where, lambda: View(settings.detector, base, decode.shape if decode else None))
-    bundle = attempt(mistakes, where, lambda: _bundle(settings.model)) if settings.model else None
+    bundle = attempt(mistakes, where, lambda: _bundle(settings.model, base)) if settings.model else None
+    source = settings.source.at(base)
+    mistakes += [where("source", *place) + why for place, why in source.mistakes()]
+    keep = Keep(settings.keep)
+    model: Classify | None = None
+    if settings.model and bundle and decode and view:
+        if decode.shape and len(decode.shape) > 2 and settings.detector.geometry.file is None:
+            mistakes.append(where("detector", "geometry", "file") + MODULES.format(shape=decode.shape))
+        model = attempt(mistakes, where, lambda: Classify(settings.model, bundle, decode, view, keep))
     if mistakes:
         raise ConfigError(mistakes)
     metrics = Metrics("xfel_hits", CLASSES)
-    keep = Keep(settings.keep)
     stages: list[Stage] = [Each("decode", decode, workers=settings.flow.workers, burst=settings.flow.burst)]
     if settings.screen:
         screen = Screen(settings.screen, decode, keep, alone=settings.model is None)
         stages.append(Each("screen", screen, burst=settings.flow.burst))
     files = Hdf5Sink(settings.files, metrics, config=config, base=base)
     metrics.on_failure = failures = FailureLog(base / settings.files.directory, settings.keep.failures)
-    model: Classify | None = None
-    if settings.model and bundle:
-        model = Classify(settings.model, bundle, decode, view, keep)
+    if settings.model and model:
         stages.append(Infer("model", model, size=settings.model.batch, wait_s=settings.model.wait_ms / 1000))
 
     def warm_up() -> None:
@@ -159,7 +170,7 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
             model.warm_up(metrics)
 
     pipeline = Pipeline(
-        open_source(settings.source, metrics),
+        open_source(source, metrics),
         stages,
         [files],
         metrics,
@@ -177,18 +188,21 @@ def attempt(mistakes: list[str], where: Where, make: Any) -> Any:
     try:
         return make()
     except BundleError as error:
-        mistakes.append(where("model", "bundle") + error.detail)
+        field = "device" if error.reason == "device" else "bundle"
+        mistakes.append(where("model", field) + error.detail.removeprefix(f"{field}: "))
     except ConstantsError as error:
         mistakes += [where("calibrate") + problem for problem in error.problems]
     except GeometryError as error:
         mistakes += [where("detector", "geometry", "file") + problem for problem in error.problems]
     except OSError as error:
-        mistakes.append(where("detector", "geometry", "file") + f"{error}; name an existing .geom file")
+        mistakes.append(where("detector", "geometry", "file") + f"{plain(error)}; name an existing .geom file")
     return None
 
 
-def _bundle(settings: ModelSettings) -> Bundle:
-    bundle = load_bundle(settings.bundle)
+def _bundle(settings: ModelSettings, base: Path) -> Bundle:
+    path = Path(settings.bundle)
+    is_name = path.parent == Path() and path.suffix not in {".pt", ".json"}
+    bundle = load_bundle(settings.bundle if is_name else base / path)
     bundle.expect(task="hits", classes=CLASSES)
     return bundle
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
+import re
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -16,15 +19,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from ..flow.settings import ConfigError, Settings, Where, read_yaml
+from ..flow.settings import MAX_DEPTH, ConfigError, Place, Settings, Where, read_yaml
 from ..flow.settings import check as check_data
 
 if TYPE_CHECKING:
-    from ..beamlines.xfel_hits import Daemon, XfelHits
+    from ..beamlines.xfel_hits import Daemon, SourceSettings, XfelHits
+
+log = logging.getLogger(__name__)
 
 BEAMLINES = ("xfel_hits",)
+MOST_SHOWN = 60
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+FOLDER = resources.files("beamsieve.config")
 
-Config = Annotated[str, typer.Argument(help="YAML file, or the name of a configuration that ships: xfel_hits")]
+SHIPPED = tuple(sorted(Path(entry.name).stem for entry in FOLDER.iterdir() if entry.name.endswith(".yaml")))
+
+Config = Annotated[str, typer.Argument(help=f"YAML file, or a configuration that ships: {', '.join(SHIPPED)}")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="change one setting: source.endpoint=tcp://detector:9999; repeatable")
 ]
@@ -55,8 +65,18 @@ def run(
         daemon = build(settings, where)
     began = time.monotonic()
     line = None if quiet else LiveLine(daemon.pipeline.metrics)
-    code = serve(daemon.pipeline, settings.service, sinks_say=daemon.files.healthy, show=line)
+    listens = place_of(settings.source)
+    running = threading.Event()
+
+    def ready(_port: int) -> None:
+        running.set()
+        log.info("%s (%s)", listens, settings.source.kind)
+
+    said = daemon.files.healthy
+    code = serve(daemon.pipeline, settings.service, sinks_say=said, show=line, ready=ready, where=listens)
     daemon.failures.close()
+    if not running.is_set():
+        raise typer.Exit(code)
     found = summary(daemon, time.monotonic() - began)
     if json_file:
         write_json(json_file, {settings.beamline: found})
@@ -66,7 +86,7 @@ def run(
 
 
 def check(config: Config, set_: Set = None) -> None:
-    """Check a configuration and everything it names (model, constants, geometry), without opening a socket."""
+    """Check a configuration and everything it names (model, constants, geometry, recordings), without a socket."""
     with config_errors():
         settings, where = read(config, set_ or [])
         daemon = build(settings, where)
@@ -84,7 +104,7 @@ def schema(
     with config_errors():
         text = json.dumps(settings_of(beamline).model_json_schema(), indent=2)
     if out:
-        out.write_text(text + "\n", encoding="utf-8")
+        write_text(out, text + "\n")
     else:
         typer.echo(text)
 
@@ -101,31 +121,91 @@ def settings_of(beamline: str) -> type[XfelHits]:
 def find(config: str) -> Path:
     """The path of a configuration: a file, or one that ships with beamsieve, by its name."""
     path = Path(config)
-    if not path.exists() and path.parent == Path() and path.suffix in {"", ".yaml"}:
-        with resources.as_file(resources.files("beamsieve.config") / f"{path.stem}.yaml") as shipped:
-            if shipped.exists():
-                return shipped
-    return path
+    if path.exists() or path.parent != Path() or path.suffix not in {"", ".yaml"}:
+        return path
+    if path.stem in SHIPPED:
+        with resources.as_file(FOLDER / f"{path.stem}.yaml") as shipped:
+            return shipped
+    close = difflib.get_close_matches(path.stem, SHIPPED, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise ConfigError([f"{config}: no such file, and none of that name ships; {hint}those are {', '.join(SHIPPED)}"])
+
+
+class Changed(Where):
+    """Where settings stand when some were changed by ``--set``: these have lines -n … -1, in the order of changes."""
+
+    def __init__(self, path: Path, lines: Mapping[Place, int], base: Path, changes: Sequence[str]) -> None:
+        super().__init__(path, lines)
+        self._base, self._changes = base, changes
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative names start at."""
+        return self._base
+
+    def __call__(self, *place: str | int) -> str:
+        """The start of a message about the setting at ``place``."""
+        return self.blame(super().__call__(*place))
+
+    def blame(self, mistake: str) -> str:
+        """The mistake with ``--set`` in place of the file's line where that is to blame."""
+        found = re.match(re.escape(f"{self.path}:-") + r"(\d+): ", mistake)
+        if found is None:
+            return mistake
+        change = self._changes[-int(found[1])]
+        short = change if len(change) <= MOST_SHOWN else f"{change.partition('=')[0]}=…"
+        return f"--set {short}: {mistake[found.end() :]}"
 
 
 def read(config: str, changes: list[str]) -> tuple[XfelHits, Where]:
     """Settings from a file, with ``name.of.field=value`` changes on top. Raises ``ConfigError``."""
     path = find(config)
     data, lines = read_yaml(path)
-    for change in changes:
-        name, equals, value = change.partition("=")
-        if not equals:
-            raise ConfigError([f"--set {change}: give it as field=value, for example service.port=9465"])
-        apply_change(data, name.split("."), yaml.safe_load(value), change)
+    for number, change in enumerate(changes):
+        names, value = parse_change(change)
+        apply_change(data, names, value, change)
+        replaced = [place for place in lines if place[: len(names)] == names]
+        for place in replaced:
+            del lines[place]
+        lines.update(dict.fromkeys(places(names, value), number - len(changes)))
     beamline = data.get("beamline", BEAMLINES[0]) if isinstance(data, dict) else BEAMLINES[0]
     model = settings_of(beamline) if isinstance(beamline, str) else settings_of(str(beamline))
-    where = Where(path, lines)
-    if path.parent == Path(str(resources.files("beamsieve.config"))):
-        where = Where(Path.cwd() / path.name, lines)
-    return check_data(data, model, str(path), lines), where
+    where = Changed(path, lines, Path.cwd() if path.parent == Path(str(FOLDER)) else path.parent, changes)
+    try:
+        return check_data(data, model, str(path), lines), where
+    except ConfigError as error:
+        raise ConfigError([where.blame(mistake) for mistake in error.mistakes]) from None
 
 
-def apply_change(data: Any, names: list[str], value: Any, change: str) -> None:
+def parse_change(change: str) -> tuple[Place, Any]:
+    """The place and the value of ``name.of.field=value``; raises ``ConfigError``."""
+    name, equals, value = change.partition("=")
+    if not equals or not all(name.split(".")):
+        raise ConfigError([f"--set {change}: give it as field=value, for example service.port=9465"])
+    try:
+        return tuple(name.split(".")), yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):
+        raise ConfigError([f"--set {change}: the value is not YAML; put it into quotes, '{name}=\"value\"'"]) from None
+
+
+def places(place: Place, value: Any) -> Iterator[Place]:
+    """The place of a value, and those of all it holds."""
+    yield place
+    if len(place) > MAX_DEPTH:
+        raise ConfigError([f"--set: {place[0]}: nested more than {MAX_DEPTH} deep; does an anchor hold itself?"])
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in inner:
+        yield from places((*place, name), item)
+
+
+def place_of(source: SourceSettings) -> str:
+    """What a daemon reads from, in words."""
+    if source.kind == "replay":
+        return f"playing {', '.join(map(str, source.files))}"
+    return f"listening {'at' if source.bind else 'to'} {source.endpoint}"
+
+
+def apply_change(data: Any, names: Place, value: Any, change: str) -> None:
     """Set ``data[names[0]][names[1]]… = value``, making blocks on the way."""
     for name in names[:-1]:
         if not isinstance(data, dict):
@@ -152,7 +232,10 @@ def as_text(settings: Settings) -> str:
 
 def start_logging(verbose: bool) -> None:
     """Log to standard error, one line each."""
-    level = logging.DEBUG if verbose else os.environ.get("BEAMSIEVE_LOG", "INFO").upper()
+    level = "DEBUG" if verbose else os.environ.get("BEAMSIEVE_LOG", "INFO").upper()
+    if level not in LEVELS:
+        typer.echo(f"BEAMSIEVE_LOG={level}: unknown; set it to one of {', '.join(LEVELS)}", err=True)
+        raise typer.Exit(2)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
@@ -210,7 +293,7 @@ def describe(found: dict[str, Any]) -> str:
     lines = [
         f"{found['read']} shots read = {found['accepted']} accepted + {found['rejected']} rejected"
         f" + {found['failed']} failed + {found['dropped']} dropped",
-        f"hit rate {rate}, model {found['model']}",
+        f"hit rate {rate if found['judged'] else 'unknown: no shot was judged'}, model {found['model']}",
     ]
     lines += [
         f"{name}: " + ", ".join(f"{key} {n}" for key, n in found[name].items())
@@ -222,8 +305,17 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON beside and rename, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write JSON; where that is impossible, say so and exit with 1."""
+    write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside and rename, so that a reader never sees half of it; where impossible, say so and exit with 1."""
     beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        typer.echo(f"{path}: cannot be written: {error.strerror}; name another file", err=True)
+        raise typer.Exit(1) from None

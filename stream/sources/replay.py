@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import Field
 
-from ..flow.frame import Incoming, Key, Raw
+from ..errors import plain
+from ..flow.frame import BadData, Incoming, Key, Raw
 from ..flow.ports import Facts
-from ..flow.settings import Settings
+from ..flow.settings import Place, Settings
 from ..recording import Reader, Record
 from .dectris import Assembler, DectrisSettings
 from .karabo import KaraboSettings, KaraboSource
@@ -34,17 +35,46 @@ class Feed(Protocol):
         """What the end of everything amounts to."""
 
 
+class RecordedDectris(DectrisSettings):
+    """A DECTRIS detector's stream that was recorded."""
+
+    endpoint: str = Field("", description="where the messages came from; not opened, may be left out")
+
+
+class RecordedKarabo(KaraboSettings):
+    """A karabo-bridge's stream that was recorded."""
+
+    endpoint: str = Field("", description="where the messages came from; not opened, may be left out")
+
+
 class ReplaySettings(Settings):
     """Recordings instead of a live stream."""
 
     kind: Literal["replay"] = Field(default="replay", description="recorded messages")
-    files: tuple[Path, ...] = Field(min_length=1, description="recordings (beamsieve record) or .cbors captures")
+    files: tuple[Path, ...] = Field(
+        min_length=1,
+        description="recordings (beamsieve record) or .cbors captures",
+    )
     speed: float = Field(
         default=0.0, ge=0, description="1: as it was recorded, 2: twice as fast, 0: as fast as possible"
     )
-    stream: DectrisSettings | KaraboSettings = Field(
-        discriminator="kind", description="the source whose messages these are, as it would be configured live"
+    stream: Annotated[RecordedDectris | RecordedKarabo, Field(discriminator="kind")] = Field(
+        description="the source whose messages these are, as it was configured live; without its endpoint"
     )
+
+    def at(self, base: Path) -> Self:
+        """The same with relative names of files starting at ``base``, the folder of the configuration."""
+        return self.model_copy(update={"files": tuple(base / file for file in self.files)})
+
+    def mistakes(self) -> list[tuple[Place, str]]:
+        """What is wrong with the files that are named: which setting, and why."""
+        found: list[tuple[Place, str]] = []
+        for number, file in enumerate(self.files):
+            try:
+                Reader(file)
+            except (OSError, BadData) as error:
+                found.append((("files", number), f"{plain(error)}; name a file that beamsieve record wrote"))
+        return found
 
 
 class ReplaySource:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import zmq
 import zmq.auth
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ..flow.settings import Settings
+from ..errors import plain
+from ..flow.settings import Place, Settings
 
 Pattern: TypeAlias = Literal["pull", "sub", "req"]
 
@@ -21,9 +23,11 @@ _KINDS = {
     "pub": zmq.PUB,
     "rep": zmq.REP,
 }
+_NOT_OURS = "no such address on this machine: bind to tcp://*:PORT or to one of its own addresses"
 _REMEDIES: dict[int, str] = {
     zmq.EADDRINUSE: "another process is bound to it: stop that one, or choose another port",
-    zmq.EADDRNOTAVAIL: "no such address on this machine: bind to tcp://*:PORT or to one of its own addresses",
+    zmq.EADDRNOTAVAIL: _NOT_OURS,
+    errno.ENODEV: _NOT_OURS,
     zmq.EPROTONOSUPPORT: "unknown transport: use tcp://HOST:PORT or ipc://PATH",
 }
 
@@ -41,6 +45,34 @@ class CurveSettings(Settings):
         "and accept every client that knows our public key",
     )
 
+    @model_validator(mode="after")
+    def _a_key(self) -> Self:
+        if self.key_file is None and self.server_key_file is None:
+            raise ValueError(
+                "names no key: without server_key_file we are the side that clients must know, and with a fresh pair "
+                "at each start none can; name server_key_file (the sender's *.key), or key_file (our *.key_secret)"
+            )
+        return self
+
+    def at(self, base: Path) -> Self:
+        """The same with relative names of files starting at ``base``."""
+        files = {name: path and base / path for name, path in self}
+        return self.model_copy(update=files)
+
+    def mistakes(self) -> list[tuple[Place, str]]:
+        """Which key files cannot be used, and why."""
+        found: list[tuple[Place, str]] = []
+        for name, path, read in (
+            ("key_file", self.key_file, _own_certificate),
+            ("server_key_file", self.server_key_file, _certificate),
+        ):
+            try:
+                if path is not None:
+                    read(path)
+            except OSError as error:
+                found.append((("curve", name), plain(error)))
+        return found
+
 
 class SocketSettings(Settings):
     """Where the messages come from. Sources derive their own settings from this block."""
@@ -52,6 +84,14 @@ class SocketSettings(Settings):
         default=4096, ge=1, description="a message part longer than this closes the connection (10^6 bytes)"
     )
     curve: CurveSettings | None = Field(default=None, description="encrypt the connection; none: plain")
+
+    def at(self, base: Path) -> Self:
+        """The same with relative names of files starting at ``base``, the folder of the configuration."""
+        return self.model_copy(update={"curve": self.curve and self.curve.at(base)})
+
+    def mistakes(self) -> list[tuple[Place, str]]:
+        """What is wrong with the files that are named: which setting, and why."""
+        return [] if self.curve is None else self.curve.mistakes()
 
 
 def open_socket(
@@ -94,16 +134,13 @@ def open_socket(
 
 def _explained(error: zmq.ZMQError, endpoint: str, bind: bool) -> OSError:
     remedy = _REMEDIES.get(error.errno or 0, "write it as tcp://HOST:PORT or ipc://PATH")
-    return OSError(
-        error.errno, f"cannot {'bind to' if bind else 'connect to'} {endpoint!r}: {error.strerror}; {remedy}"
-    )
+    doing, why = "bind to" if bind else "connect to", zmq.strerror(error.errno or 0)
+    return OSError(error.errno, f"cannot {doing} {endpoint!r}: {why}; {remedy}")
 
 
 def _encrypt(socket: zmq.Socket[bytes], curve: CurveSettings) -> None:
     if curve.key_file is not None:
-        public, secret = _certificate(curve.key_file)
-        if secret is None:
-            raise OSError(f"{curve.key_file}: holds no secret key; name the *.key_secret file as curve.key_file")
+        public, secret = _own_certificate(curve.key_file)
     else:
         public, secret = zmq.curve_keypair()
     socket.curve_publickey, socket.curve_secretkey = public, secret
@@ -113,10 +150,18 @@ def _encrypt(socket: zmq.Socket[bytes], curve: CurveSettings) -> None:
         socket.curve_serverkey = _certificate(curve.server_key_file)[0]
 
 
+def _own_certificate(path: Path) -> tuple[bytes, bytes]:
+    public, secret = _certificate(path)
+    if secret is None:
+        raise OSError(f"{path}: holds no secret key; name the *.key_secret file as curve.key_file")
+    return public, secret
+
+
 def _certificate(path: Path) -> tuple[bytes, bytes | None]:
     try:
         return zmq.auth.load_certificate(path)
     except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else plain(error)
         raise OSError(
-            f"{path}: not a CURVE certificate ({error}); make one with zmq.auth.create_certificates"
+            f"{path}: not a CURVE certificate ({reason}); make one with zmq.auth.create_certificates"
         ) from error
