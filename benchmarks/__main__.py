@@ -85,7 +85,9 @@ def run(name: str, folder: Path, asked: argparse.Namespace) -> Report:
         return memory.measure(folder, shots, frames=frames, **network)
     repeats = asked.repeats or (1 if asked.quick else 3)
     if asked.device != "cpu":
-        return throughput.measure_device(folder, shots, device=asked.device, repeats=repeats, **network)
+        return throughput.measure_device(
+            folder, shots, device=asked.device, quick=asked.quick, repeats=repeats, **network
+        )
     return throughput.measure(folder, shots, quick=asked.quick, repeats=repeats, only=asked.only, **network)
 
 

@@ -126,23 +126,31 @@ class Daemon:
         return text
 
 
-def spawn(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+def spawn(arguments: Sequence[str], log: Path, policy: str = "") -> subprocess.Popen[bytes]:
     """Start Python with these arguments; what it says goes into ``log``."""
     environment = {**os.environ, "BEAMSIEVE_LOG": "WARNING"}
+    if policy:
+        environment["OMP_WAIT_POLICY"] = policy
     with log.open("wb") as out:
         return subprocess.Popen([sys.executable, *arguments], env=environment, stdout=out, stderr=subprocess.STDOUT)
 
 
 def complete(
-    arguments: Sequence[str], folder: Path, name: str, other: subprocess.Popen[bytes] | None = None
+    arguments: Sequence[str],
+    folder: Path,
+    name: str,
+    other: subprocess.Popen[bytes] | None = None,
+    policy: str = "",
 ) -> dict[str, Any]:
     """Run Python with these arguments and ``--json`` to its end, and give what it wrote.
+
+    ``policy``: what OpenMP's threads do while they wait (``OMP_WAIT_POLICY``).
 
     Raises ``Broken`` when it fails, or when the ``other`` process, without which it would wait for ever, is over.
     """
     path = folder / f"{name}.json"
     path.unlink(missing_ok=True)
-    process = spawn([*arguments, "--json", str(path)], folder / f"{name}.log")
+    process = spawn([*arguments, "--json", str(path)], folder / f"{name}.log", policy)
     return collect(process, path, folder / f"{name}.log", other)
 
 

@@ -84,7 +84,7 @@ def _rich(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> N
         table.add_row(*row)
     console = Console()
     # Into a pipe or a file a table has no width of its own; a cut column would hide what was measured.
-    (console if console.is_terminal else Console(width=140)).print(table)
+    (console if console.is_terminal else Console(width=190)).print(table)
 
 
 def _plain(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
