@@ -36,12 +36,10 @@ def inspect(
     console = Console()
     reports: list[dict[str, Any]] = []
     opened: set[Path] = set()
-    absent = [path for path in files if not path.is_file()]
-    for path in absent:
-        typer.echo(f"{path}: no such file; name a CXI file", err=True)
-    if absent:
-        raise typer.Exit(2)
     for path in files:
+        if not path.is_file():
+            typer.echo(f"{path}: no such file; name a CXI file", err=True)
+            continue
         findings = check(path)
         closed = _cannot_be_opened(findings)
         if closed:
@@ -65,6 +63,8 @@ def inspect(
         console.print(f"first accepted frames: {png}", highlight=False)
     if any(not report["ok"] for report in reports):
         raise typer.Exit(1)
+    if not all(path.is_file() for path in files):
+        raise typer.Exit(2)
 
 
 def _cannot_be_opened(findings: Sequence[Finding]) -> str | None:

@@ -22,6 +22,10 @@ def recover(
     """
     failed = False
     for path in files:
+        if not path.is_file():
+            typer.echo(f"{path}: no such file; name files that end in .inprogress", err=True)
+            failed = True
+            continue
         try:
             done = finish(path, keep=keep)
         except BadData as error:

@@ -20,6 +20,7 @@ from ...models.hits.infer import CLASSES, to_input, verdicts
 from ...models.runner import Batch, Runner
 from ..decode.geometry import Assembler
 from ..decode.layout import GeometryError
+from ..errors import plain
 from ..flow.frame import BadData
 from ..flow.rates import Rate
 from ..terminal import percent
@@ -151,10 +152,10 @@ def _score(
     except StackError as error:
         report.lose(0, str(error))
     except GeometryError as error:
-        report.lose(total, f"{path}: {error}")
+        report.lose(total, f"{path}: {plain(error)}")
     except (BadData, BundleError, *_DAMAGED) as error:
         lost = total - report.frames - report.failed
-        report.lose(lost, f"{path}: {report.dataset}: {lost} of {total} frames were not scored: {error}")
+        report.lose(lost, f"{path}: {report.dataset}: {lost} of {total} frames were not scored: {plain(error)}")
 
 
 def _batches(stack: Stack, view: View, runner: Runner, report: FileReport) -> Iterator[tuple[list[int], Batch]]:
@@ -196,7 +197,7 @@ def _blocks(
             try:
                 single = read(index, index + 1)
             except _DAMAGED as error:
-                report.lose(1, f"{stack.path}: {stack.dataset}: frame {index} cannot be read: {error}")
+                report.lose(1, f"{stack.path}: {stack.dataset}: frame {index} cannot be read: {plain(error)}")
             else:
                 yield single
 

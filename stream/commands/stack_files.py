@@ -14,6 +14,8 @@ import hdf5plugin  # noqa: F401 (registers the filters that detectors write with
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import plain
+
 DATASETS = (
     "/entry_1/data_1/data",
     "/entry_1/instrument_1/detector_1/data",
@@ -63,7 +65,7 @@ def open_stack(path: Path, dataset: str | None = None) -> Iterator[Stack]:
         stack = next(opened)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         kind = "HDF5, CXI, NPZ or NPY" if opener is _hdf5 else path.suffix[1:].upper()
-        raise StackError(f"{path}: cannot be read as {kind} ({error}); check that it is complete") from error
+        raise StackError(f"{path}: cannot be read as {kind} ({plain(error)}); check that it is complete") from error
     try:
         yield stack
     finally:
