@@ -217,6 +217,7 @@ def test_a_daemon_that_hears_nothing_stops_at_once(daemon: Callable[..., Daemon]
     running = daemon().start()
     until(running.ready, "readiness")
     assert running.stop(seconds=5) == 0
+    assert f"listening to {running.endpoint} (dectris)" in running.log.read_text()
     assert running.result()["read"] == 0
     assert not running.files("*.cxi")
 

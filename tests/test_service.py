@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from beamsieve.stream.flow.frame import Encoded, Failure, Frame, Incoming, Key, Mark, Outcome, Raw, Result
+from beamsieve.stream.flow.frame import BadData, Encoded, Failure, Frame, Incoming, Key, Mark, Outcome, Raw, Result
 from beamsieve.stream.flow.life import ServiceSettings
 from beamsieve.stream.flow.metrics import Metrics
 from beamsieve.stream.flow.pipeline import Pipeline
@@ -147,11 +147,21 @@ def test_a_stage_that_hangs_is_aborted_within_the_grace_period(caplog: pytest.Lo
     assert line.metrics.tally() == tally, "what comes out after the end must not be counted again"
 
 
-def test_what_cannot_be_opened_is_exit_1(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("cannot connect to tcp://x: use tcp://HOST:PORT"),
+        OSError(22, "cannot connect to tcp://x: use tcp://HOST:PORT"),
+        BadData("recording", "x.bsrec: not a recording; use tcp://HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_opened_is_exit_1(caplog: pytest.LogCaptureFixture, error: Exception) -> None:
     class Absent(Beam):
         def open(self) -> None:
-            raise OSError("cannot connect to tcp://x: use tcp://HOST:PORT")
+            raise error
 
     line = Pipeline(Absent(), [Each("judge", Judge())], [], Metrics("t"))
     assert serve(line, ServiceSettings(port=0)) == BROKEN
     assert "use tcp://HOST:PORT" in caplog.text
+    assert "Errno" not in caplog.text
+    assert "Traceback" not in caplog.text
