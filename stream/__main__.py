@@ -1,4 +1,4 @@
-"""The command line: ``beamsieve run|check|schema|demo|emulate|record|replay|classify|train|evaluate|models|inspect …``."""
+"""The command line: ``beamsieve run|check|schema|demo|emulate|record|replay|classify|train|evaluate|models …``."""
 
 from __future__ import annotations
 
