@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .report import Report, Target
 from .shots import Shots
-from .throughput import Case, run_daemon, settings
+from .throughput import Case, Stream, run_daemon, settings
 
 COLUMNS = {
     "what": "s", "rate Hz": ".0f", "frames": "d", "median ms": ".2f", "p99 ms": ".2f", "CPU of one core": ".0%",
@@ -31,7 +31,9 @@ def measure(folder: Path, shots: Shots, *, bundle: str, threads: int, quick: boo
         images = round(rate * seconds)
         case = Case(what, 128, HITS, screen, images)
         file, _ = shots.file(128, HITS)
-        found, sent, cpu = run_daemon(folder, file, images, settings(shots, case, bundle, threads, device), rate)
+        found, sent, cpu = run_daemon(
+            folder, Stream(file), images, settings(shots, case, bundle, threads, device), rate
+        )
         median, p99 = 1e3 * found["latency_median_s"], 1e3 * found["latency_p99_s"]
         report.rows.append(
             {

@@ -18,7 +18,7 @@ import numpy as np
 from .daemon import Daemon
 from .report import Report, Target
 from .shots import Shots
-from .throughput import Case, run_daemon, settings
+from .throughput import Case, Stream, run_daemon, settings
 
 COLUMNS = {
     "what": "s", "frames": "d", "files": "d", "frames /s": ",.0f", "start MB": ".1f", "half MB": ".1f", "end MB": ".1f",
@@ -37,7 +37,7 @@ def measure(folder: Path, shots: Shots, *, bundle: str, threads: int, frames: in
     changes["keep"] = {"miss_fraction": 0.001, "seed": 1}
     file, _ = shots.file(128, case.hits)
     seen: list[tuple[float, float]] = []
-    found, _, _ = run_daemon(folder, file, frames, changes, watch=lambda daemon: sampled(daemon, seen))
+    found, _, _ = run_daemon(folder, Stream(file), frames, changes, watch=lambda daemon: sampled(daemon, seen))
     read, resident = np.array([row for row in seen if row[0] > 0]).T
     late = read >= frames / 2
     slope, error = line(read[late], resident[late])

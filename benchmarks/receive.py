@@ -52,7 +52,8 @@ def decode(socket: Any, images: int) -> int:
         parsed = codec.parse(message)
         assert isinstance(parsed, Image)
         for image in parsed.images.values():
-            decompress(image.buffer, image.compression, elem_size=image.dtype.itemsize)
+            if image.compression != "none":
+                decompress(image.buffer, image.compression, elem_size=image.dtype.itemsize)
         nbytes += len(message)
     return nbytes
 

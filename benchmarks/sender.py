@@ -20,11 +20,17 @@ def main() -> None:
     options.add_argument("--images", type=int, required=True, help="how many are sent")
     options.add_argument("--endpoint", required=True)
     options.add_argument("--rate", type=float, default=0.0, help="images per second; 0: as fast as they are taken")
+    options.add_argument("--compression", default="none", help="of the pixels on the wire: none, bslz4, lz4")
     options.add_argument("--json", type=Path, required=True, help="what was sent")
     asked = options.parse_args()
     frames = np.load(asked.frames, mmap_mode="r")
     emulator = DectrisEmulator(
-        asked.endpoint, frames_of(frames), rate_hz=asked.rate, images=asked.images, repeat=len(frames)
+        asked.endpoint,
+        frames_of(frames),
+        compression=asked.compression,
+        rate_hz=asked.rate,
+        images=asked.images,
+        repeat=len(frames),
     )
     emulator.open()
     tally = emulator.run()

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from .daemon import Broken, Daemon, collect, complete, free_port, spawn
 from .report import Report, Target
@@ -32,6 +32,13 @@ COLUMNS = {
 BATCH = 32
 
 
+class Stream(NamedTuple):
+    """What is sent: a file of frames, and how they are compressed on the wire."""
+
+    file: Path
+    compression: str = "none"
+
+
 @dataclass(frozen=True)
 class Case:
     """One row: ``size`` pixels along each side, share of ``hits``, with or without ``screen`` before the network."""
@@ -41,16 +48,22 @@ class Case:
     hits: float
     screen: bool
     images: int
+    compression: str = "none"
 
 
 def cases(quick: bool) -> Iterator[Case]:
     """All rows, with so many images that each takes a few seconds."""
     shrink = 4 if quick else 1
-    for name, size, many, few in (("128² uint16", 128, 120_000, 8_000), ("1 Mpx bslz4", 1024, 8_000, 4_000)):
+    for name, size, many, few, compression in (
+        ("128² uint16", 128, 120_000, 8_000, "none"),
+        ("128² bslz4", 128, 120_000, 8_000, "bslz4"),
+        ("1 Mpx bslz4", 1024, 8_000, 4_000, "bslz4"),
+    ):
         for screen in (True, False):
             for hits in (0.05,) if quick else (0.0, 0.05, 1.0):
                 images = many if screen and hits < 1 else few
-                yield Case(f"{name}, {'screen + ' if screen else ''}network", size, hits, screen, images // shrink)
+                what = f"{name}, {'screen + ' if screen else ''}network"
+                yield Case(what, size, hits, screen, images // shrink, compression)
 
 
 def measure(
@@ -66,9 +79,11 @@ def measure(
         rows = [_row(folder, shots, case, bundle, threads, bare, turn) for turn in range(repeats)]
         row = middle(rows)
         report.rows.append(row)
-        if case.screen and case.hits == 0.05:
+        if case.hits != 0.05 or case.what.startswith("128² bslz4"):
+            continue
+        if case.screen:
             report.targets.append(Target(f"{case.what}, 5 % hits, of the bare receive rate", 0.5, row["of receive"]))
-        elif not case.screen and case.hits == 0.05:
+        else:
             report.targets.append(Target(f"{case.what}, of the bare forward rate", 0.8, row["of forward"]))
     return report
 
@@ -105,9 +120,9 @@ def _row(
     device: str = "cpu",
     batch: int = BATCH,
 ) -> dict[str, Any]:
-    file, _ = shots.file(case.size, case.hits)
-    receive, decode = loops(folder, file, case.size, turn)
-    found, sent, cpu = run_daemon(folder, file, case.images, settings(shots, case, bundle, threads, device, batch))
+    stream = Stream(shots.file(case.size, case.hits)[0], case.compression)
+    receive, decode = loops(folder, stream, case.size, turn)
+    found, sent, cpu = run_daemon(folder, stream, case.images, settings(shots, case, bundle, threads, device, batch))
     rate = case.images / found["active_s"]
     share = sum(n for name, n in found["answers"].items() if name != "none") / case.images
     ceiling = 1 / (1 / decode + share / forward["runner"])
@@ -131,17 +146,17 @@ def _row(
     }
 
 
-def loops(folder: Path, file: Path, size: int, turn: int) -> tuple[float, float]:
+def loops(folder: Path, stream: Stream, size: int, turn: int) -> tuple[float, float]:
     """Rates of the two bare loops on these frames, measured once in each turn."""
-    if (file, turn) not in _loops:
+    if (stream, turn) not in _loops:
         # They are over sooner than the daemon, and are given more to receive.
         many = 100_000 if size == 128 else 10_000
-        decode = receive_only(folder, file, many // 2, "--decode")["rate"]
-        _loops[file, turn] = receive_only(folder, file, many)["rate"], decode
-    return _loops[file, turn]
+        decode = receive_only(folder, stream, many // 2, "--decode")["rate"]
+        _loops[stream, turn] = receive_only(folder, stream, many)["rate"], decode
+    return _loops[stream, turn]
 
 
-_loops: dict[tuple[Path, int], tuple[float, float]] = {}
+_loops: dict[tuple[Stream, int], tuple[float, float]] = {}
 
 
 def settings(
@@ -172,7 +187,7 @@ def _forward(
     return {**runner, "bare": max(one["bare"] for one in found)}
 
 
-def receive_only(folder: Path, frames: Path, images: int, *more: str) -> dict[str, Any]:
+def receive_only(folder: Path, frames: Stream, images: int, *more: str) -> dict[str, Any]:
     """The bare loop, with the sender beside it."""
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     asked = ["-m", "benchmarks.receive", "--endpoint", endpoint, "--images", str(images), *more]
@@ -187,16 +202,17 @@ def receive_only(folder: Path, frames: Path, images: int, *more: str) -> dict[st
 
 
 def send(
-    folder: Path, frames: Path, images: int, endpoint: str, to: subprocess.Popen[bytes], rate: float = 0.0
+    folder: Path, frames: Stream, images: int, endpoint: str, to: subprocess.Popen[bytes], rate: float = 0.0
 ) -> dict[str, Any]:
     """Send so many images ``to`` a process, over and over those of the file; gives what was sent."""
-    asked = ["--frames", str(frames), "--images", str(images), "--endpoint", endpoint, "--rate", str(rate)]
+    asked = ["--frames", str(frames.file), "--compression", frames.compression, "--images", str(images)]
+    asked += ["--endpoint", endpoint, "--rate", str(rate)]
     return complete(["-m", "benchmarks.sender", *asked], folder, "sender", to)
 
 
 def run_daemon(
     folder: Path,
-    frames: Path,
+    frames: Stream,
     images: int,
     changes: Mapping[str, Any],
     rate: float = 0.0,

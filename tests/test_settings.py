@@ -59,8 +59,8 @@ def test_all_mistakes_at_once_with_line_field_and_remedy(tmp_path: Path) -> None
         "xfel.yaml:1: batch: input should be greater than or equal to 1 (given 0): frames in a batch",
         "xfel.yaml:2: source.endpoint: missing; add it: ZeroMQ address of the detector",
         "xfel.yaml:4: source.endpont: unknown; did you mean endpoint?",
-        "xfel.yaml:5: source.wait_ms: input should be a valid number, unable to parse string as a number (given 'soon'): "
-        "how long a batch waits",
+        "xfel.yaml:5: source.wait_ms: input should be a valid number, unable to parse string as a number (given 'soon')"
+        ": how long a batch waits",
         "xfel.yaml:6: titel: unknown; did you mean title?",
         "xfel.yaml:7: nonsense_word: unknown; known here: batch, source, title",
     ]

@@ -27,7 +27,7 @@ def test_turns_are_given_in_the_order_of_asking() -> None:
     with turns:
         for asked, thread in enumerate(threads):
             thread.start()
-            until(lambda asked=asked: turns.waiting == asked + 1)  # type: ignore[misc]
+            until(lambda asked=asked: turns.waiting == asked + 1)
         assert order == []
     for thread in threads:
         thread.join(10)

@@ -55,7 +55,10 @@ class AsIfClosed(io.RawIOBase):
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
         """Fill ``buffer`` from the file, with the closed superblock in place of its own."""
         view = memoryview(buffer).cast("B")
-        got = os.preadv(self._fd, [view], self._at)
+        try:
+            got = os.preadv(self._fd, [view], self._at)
+        except OverflowError as error:  # an offset of a damaged file that no file has
+            raise OSError(f"offset {self._at} is beyond any file") from error
         if self._at < _SIZE:
             part = self._head[self._at : self._at + got]
             view[: len(part)] = part
