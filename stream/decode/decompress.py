@@ -27,7 +27,7 @@ _HEADER = struct.Struct(">QI")
 _FRAME = struct.Struct(">QII")
 _MAX_BLOCK = 0x7E000000
 _SHUFFLED = ("bslz4", "bszstd")
-_PLAIN_ORDER = (*_SHUFFLED, "lz4")
+_ROW_MAJOR = ("none", "lz4", *_SHUFFLED)
 
 
 def decompress(
@@ -47,13 +47,7 @@ def decompress(
         compression, order = compression[: -len(COLUMN_MAJOR)], "F"
     dtype = encoded.dtype
     nbytes = _checked_size(encoded, max_bytes)
-    if compression == "none":
-        plain = encoded.buffer
-        if len(plain) != nbytes:
-            raise BadData("size", f"image: {len(plain)} bytes where shape and type say {nbytes}; {_CUT}")
-    else:
-        plain = _expand(encoded.buffer, compression, dtype.itemsize, nbytes)
-    flat = np.frombuffer(plain, dtype)
+    flat = np.frombuffer(_plain(encoded, nbytes), dtype)
     array = flat.reshape(encoded.shape) if order == "C" else flat.reshape(encoded.shape, order="F")
     if out is None:
         native = array if dtype.isnative else array.astype(dtype.newbyteorder("="))
@@ -84,15 +78,13 @@ def decompress_many(
             if rows is not None and (item.shape, item.dtype, item.compression) == known:
                 # Through a view of bytes: a numpy array for each small frame costs more than its pixels.
                 size = len(rows) // len(items)
-                rows[index * size : (index + 1) * size] = _expand(
-                    item.buffer, item.compression, item.dtype.itemsize, size
-                )
+                rows[index * size : (index + 1) * size] = _plain(item, size)
                 continue
             if stack is None:
                 _checked_size(item, max_bytes // len(items))
                 stack = np.empty((len(items), *item.shape), item.dtype.newbyteorder("="))
                 stack[:index] = 0
-                if item.dtype.isnative and item.compression in _PLAIN_ORDER:
+                if item.dtype.isnative and item.compression in _ROW_MAJOR:
                     rows, known = stack.data.cast("B"), (item.shape, item.dtype, item.compression)
             decompress(item, stack[index], max_bytes=max_bytes)
         except BadData as error:
@@ -129,6 +121,16 @@ def _check_out(out: npt.NDArray[Any], encoded: Encoded) -> None:
         raise BadData("shape", f"image: shape {encoded.shape} where {out.shape} was expected; {_CHANGED}")
     if out.dtype != encoded.dtype.newbyteorder("="):
         raise BadData("dtype", f"image: type {encoded.dtype} where {out.dtype} was expected; {_CHANGED}")
+
+
+def _plain(encoded: Encoded, nbytes: int) -> memoryview | bytes:
+    """The decoded bytes, exactly ``nbytes`` of them; of what is not compressed, the bytes that came."""
+    compression = encoded.compression.removesuffix(COLUMN_MAJOR)
+    if compression != "none":
+        return _expand(encoded.buffer, compression, encoded.dtype.itemsize, nbytes)
+    if len(encoded.buffer) != nbytes:
+        raise BadData("size", f"image: {len(encoded.buffer)} bytes where shape and type say {nbytes}; {_CUT}")
+    return encoded.buffer
 
 
 def _expand(buffer: memoryview | bytes, compression: str, itemsize: int, nbytes: int) -> bytes:
