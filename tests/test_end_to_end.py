@@ -16,9 +16,10 @@ import hdf5plugin  # noqa: F401
 import numpy as np
 import pytest
 from beamsieve.models.bundle import load_bundle
+from beamsieve.models.hits.infer import CLASSES
 from beamsieve.models.hits.simulator import Patterns, Recipe, simulate_block
 from beamsieve.models.runner import Runner
-from beamsieve.stream.beamlines.xfel_hits import CLASSES, XfelHits, build
+from beamsieve.stream.beamlines.xfel_hits import XfelHits, build
 from beamsieve.stream.emulators.dectris import DectrisEmulator
 from beamsieve.stream.emulators.karabo import KaraboEmulator, Layout
 from beamsieve.stream.flow.settings import Where

@@ -16,8 +16,10 @@ from beamsieve.models.evaluate import auc, confusion, rate, strictest_needed, wi
 from beamsieve.models.hits import dataset
 from beamsieve.models.hits.dataset import fingerprint, generate
 from beamsieve.models.hits.evaluate import evaluate, runner, score
+from beamsieve.models.hits.recipes import Options, make_options
 from beamsieve.models.hits.simulator import PAPER_FRACTIONS, Patterns, Recipe, simulate, simulate_block
-from beamsieve.models.hits.train import OnDevice, Options, main, make_options, normalisation, split_by_model, train
+from beamsieve.models.hits.train import main, train
+from beamsieve.models.hits.training_data import OnDevice, normalisation, split_by_model
 
 
 def silent(what: str, done: int, of: int) -> None:

@@ -18,7 +18,8 @@ import typer
 import yaml
 import zmq.auth
 from beamsieve.models.bundle import BundleError
-from beamsieve.models.hits.train import choose_device, parse_mix
+from beamsieve.models.hits.recipes import parse_mix
+from beamsieve.models.hits.training_data import choose_device
 from beamsieve.stream.__main__ import app
 from beamsieve.stream.beamlines import xfel_hits
 from beamsieve.stream.commands import demo, run

@@ -14,127 +14,19 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from .conditions import preset
-from .dataset import generate_all
+from .recipes import RECIPES, Options, Progress, make_options, parse_mix
+from .report import finish
 from .resnet10 import INPUTS, ResNet10, compress
-from .simulator import SIZE, Patterns, Recipe, join
-
-Progress = Callable[[str, int, int], None]
-HELD_BACK = 1 / 60
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """All settings of a training.
-
-    ``mix``: (conditions, share) of the patterns; ``input``: see ``resnet10.compress``; ``l2``: λ of the paper's
-    equation 2; ``decay``: decoupled weight decay (AdamW) instead; ``schedule``: ``constant`` or ``cosine``; ``turns``:
-    the eight symmetries of the square instead of flips; ``amp``: bfloat16 on CUDA; ``calibration``: further patterns
-    that choose the threshold; ``test_patterns``: per row of the evaluation; ``stop_after``: epochs, for interruptions.
-    """
-
-    out: Path
-    recipe: str = "paper"
-    patterns: int = 60_000
-    epochs: int = 20
-    seed: int = 1
-    device: str = "auto"
-    resume: bool = False
-    mix: tuple[tuple[str, float], ...] = (("paper", 1.0),)
-    input: str = "linear"
-    batch: int = 128
-    rate: float = 1e-3
-    l2: float = 0.01
-    decay: float = 0.0
-    dropout: float = 0.25
-    schedule: str = "constant"
-    turns: bool = False
-    amp: bool = False
-    calibration: int = 12_000
-    test_patterns: int = 6_000
-    name: str = "hits-resnet10-paper"
-    workers: int | None = None
-    cache: Path | None = None
-    stop_after: int | None = None
-    command: str = field(default="", compare=False)
-
-    def identity(self) -> dict[str, Any]:
-        """What must not change between a run and its continuation."""
-        skipped = {"out", "device", "resume", "workers", "cache", "stop_after", "command", "test_patterns", "name"}
-        return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in skipped}))  # type: ignore[no-any-return]
-
-
-_LONGER: dict[str, Any] = {
-    "patterns": 300_000,
-    "epochs": 30,
-    "input": "sqrt",
-    "batch": 512,
-    "rate": 2e-3,
-    "l2": 0.0,
-    "decay": 0.05,
-    "dropout": 0.0,
-    "schedule": "cosine",
-    "turns": True,
-    "amp": True,
-}
-RECIPES: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "tuned": {**_LONGER, "name": "hits-resnet10-tuned"},
-    "robust": {
-        **_LONGER,
-        "patterns": 600_000,
-        "epochs": 24,
-        "mix": (("paper", 0.5), ("mixed", 0.5)),
-        "name": "hits-resnet10",
-    },
-}
-
-
-def make_options(out: Path, recipe: str = "paper", **changes: Any) -> Options:
-    """The options of a recipe with changes; a change to ``None`` is none. ``ValueError`` names what does not exist."""
-    if recipe not in RECIPES:
-        raise ValueError(f"recipe {recipe!r}: unknown; choose from {', '.join(RECIPES)}")
-    options = replace(Options(out=out, recipe=recipe), **RECIPES[recipe])
-    options = replace(options, **{k: v for k, v in changes.items() if v is not None})
-    if options.input not in INPUTS:
-        raise ValueError(f"input {options.input!r}: unknown; choose from {', '.join(INPUTS)}")
-    for conditions, _ in options.mix:
-        preset(conditions)
-    return options
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Patterns of particle models that no other part has."""
-
-    train: Patterns
-    validation: Patterns
-    test: Patterns
-
-
-def split_by_model(patterns: Patterns) -> Split:
-    """The last sixtieth of the particle models (at least one) tests, the sixtieth before validates, the rest trains.
-
-    Models are independent draws, so the last ones are as random as any; that is 58 000/1 000/1 000 of 60 000.
-    """
-    models = int(patterns.model_id[-1]) + 1
-    held = max(1, round(models * HELD_BACK))
-    if models < 2 * held + 1:
-        raise ValueError(f"{len(patterns)} patterns come from {models} particle models; at least 3 are needed")
-    at = np.searchsorted(patterns.model_id, [models - 2 * held, models - held])
-    bounds = [0, int(at[0]), int(at[1]), len(patterns)]
-    return Split(*(patterns.part(slice(a, b)) for a, b in pairwise(bounds)))
+from .simulator import join
+from .training_data import OnDevice, Split, choose_device, normalisation, simulate_for, split_by_model
 
 
 class Lines:
@@ -151,66 +43,6 @@ class Lines:
         self._next = now + 2
         sys.stderr.write(f"{time.strftime('%H:%M:%S')}  {what}  {done}/{of}\n")
         sys.stderr.flush()
-
-
-def simulate_for(options: Options, stream: str, n: int, progress: Progress) -> list[Patterns]:
-    """One data set per entry of the mix, n patterns in all, each of whole particle models."""
-    wanted = []
-    for conditions, share in options.mix:
-        recipe = Recipe(seed=options.seed, stream=stream, conditions=preset(conditions))
-        # The nearest whole number of particle models, but at least enough to split.
-        wanted.append((max(3, round(n * share / recipe.per_model)) * recipe.per_model, recipe))
-    what = f"simulate patterns for {stream}"
-    return generate_all(wanted, options.cache, options.workers, lambda done, of: progress(what, done, of))
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one. ``ValueError`` where there is no such device."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"--device {name}: unknown; choose auto, cpu, cuda or cuda:N")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise ValueError(f"--device {name}: there are {count} CUDA devices here; choose auto or cpu")
-    return device
-
-
-class OnDevice:
-    """Patterns that lie on the device once, as 16-bit integers, and come out as float32 (n, 1, 128, 128)."""
-
-    def __init__(self, patterns: Patterns, device: torch.device) -> None:
-        # torch cannot index uint16 on every device: the same bits as int16, undone in ``photons``
-        self.bits = torch.from_numpy(patterns.images.view(np.int16)).to(device)
-        self.labels = torch.from_numpy(patterns.labels.astype(np.int64)).to(device)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def photons(self, index: Tensor | slice) -> Tensor:
-        """Photons of the chosen patterns."""
-        return (self.bits[index].to(torch.int32) & 0xFFFF).to(torch.float32)[:, None]
-
-
-def normalisation(data: OnDevice, kind: str) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (1, 1, 128, 128) of the compressed training images, per pixel.
-
-    The paper brings "the image to zero mean value and unit variance across all training data". Where pixels are all
-    but constant the deviation is held at a twentieth of its mean over the image.
-    """
-    total = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.float64, device=data.bits.device)
-    square = torch.zeros_like(total)
-    for at in range(0, len(data), 1024):
-        x = compress(data.photons(slice(at, at + 1024)), kind).to(torch.float64)
-        total += x.sum(0, keepdim=True)
-        square += x.square().sum(0, keepdim=True)
-    mean = total / len(data)
-    std = (square / len(data) - mean.square()).clamp_min(0).sqrt()
-    return mean.float(), std.clamp_min(float(std.mean()) / 20 + 1e-6).float()
 
 
 def _augment(x: Tensor, code: Tensor) -> Tensor:
@@ -359,8 +191,6 @@ def train(options: Options, progress: Progress | None = None) -> Path | None:
             number,
             options.epochs,
         )
-    from .report import finish
-
     return finish(trainer, split, progress)
 
 
@@ -402,30 +232,6 @@ def parser() -> argparse.ArgumentParser:
 def unwritable(error: OSError) -> str:
     """What a training says of a file or folder that it cannot write."""
     return f"{error.filename or 'output'}: cannot be written: {error.strerror or error}; give another --out or --cache"
-
-
-def parse_mix(text: str | None) -> tuple[tuple[str, float], ...] | None:
-    """``paper:0.5,mixed:0.5`` to ((paper, 0.5), (mixed, 0.5)); a name without a number has share 1.
-
-    ``ValueError`` for a share that is no positive number, and for conditions that do not exist.
-    """
-    if text is None:
-        return None
-    mix = []
-    for part in text.split(","):
-        name, _, share = (word.strip() for word in part.partition(":"))
-        try:
-            number = float(share or 1)
-        except ValueError:
-            number = 0.0
-        if not 0 < number < float("inf"):
-            raise ValueError(f"--mix {text}: share {share!r} is no positive number; write it as paper:0.5,mixed:0.5")
-        try:
-            preset(name)
-        except ValueError as error:
-            raise ValueError(f"--mix {text}: {error}") from None
-        mix.append((name, number))
-    return tuple(mix)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

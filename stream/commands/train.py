@@ -72,7 +72,8 @@ def hits(
 
     Exit code 0: the bundle is in --out. 1: a file or folder cannot be written. 2: a wrong option.
     """
-    from ...models.hits.train import make_options, parse_mix, train, unwritable
+    from ...models.hits.recipes import make_options, parse_mix
+    from ...models.hits.train import train, unwritable
 
     try:
         options = make_options(
