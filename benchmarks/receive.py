@@ -35,6 +35,8 @@ def main() -> None:
             for _ in range(asked.images - 1):
                 nbytes += len(socket.recv(copy=False))
         seconds = time.monotonic() - began
+        # The end of the series: the sender would wait for ever for somebody to take it.
+        socket.recv(copy=False)
     used = resource.getrusage(resource.RUSAGE_SELF)
     found = {"rate": (asked.images - 1) / seconds, "bytes_per_frame": nbytes / max(1, asked.images - 1)}
     asked.json.write_text(json.dumps({**found, "cpu_s": used.ru_utime + used.ru_stime}))
