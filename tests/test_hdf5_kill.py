@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import random
 import signal
@@ -22,6 +23,7 @@ from beamsieve.stream.flow.frame import BadData
 from beamsieve.stream.sinks.check_cxi import check
 from beamsieve.stream.sinks.cxi_contents import open_cxi
 from beamsieve.stream.sinks.cxi_disk import claim
+from beamsieve.stream.sinks.cxi_flags import AsIfClosed
 from beamsieve.stream.sinks.cxi_recover import leftovers, recover
 from typer.testing import CliRunner
 
@@ -275,3 +277,19 @@ def test_open_cxi_says_what_is_unfinished(tmp_path: Path) -> None:
         file, state = open_cxi(tmp_path / "r_0001.cxi.inprogress", stack)
         assert "beamsieve recover" in state
         holds(file, 10)
+
+
+def test_a_file_that_is_none_is_closed_once(tmp_path: Path) -> None:
+    """A second close, when the half-made reader is collected, would close whatever has its number by then."""
+    path = tmp_path / "no.cxi.inprogress"
+    path.write_bytes(b"no HDF5 file" * 10)
+    with pytest.raises(BadData) as caught:
+        AsIfClosed(path)
+    mine = os.open(path, os.O_RDONLY)
+    del caught
+    gc.collect()
+    os.fstat(mine)
+    os.close(mine)
+    with pytest.raises(FileNotFoundError):
+        AsIfClosed(tmp_path / "nowhere")
+    gc.collect()

@@ -27,12 +27,14 @@ class AsIfClosed(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
+        # Python closes a half-made object too, when it collects it: until then the descriptor must be ours.
+        self._fd = -1
         self._fd = os.open(path, os.O_RDONLY)
         self._at = 0
         self._length = os.fstat(self._fd).st_size
         head = bytearray(os.pread(self._fd, _SIZE, 0))
         if len(head) < _SIZE or head[:8] != SIGNATURE or head[8] not in (2, 3) or head[9:11] != b"\x08\x08":
-            os.close(self._fd)
+            self.close()
             raise BadData("format", f"{path}: does not begin as an HDF5 file with superblock version 2 or 3")
         head[_FLAGS] = 0
         head[_END : _END + 8] = self._length.to_bytes(8, "little")
@@ -67,8 +69,9 @@ class AsIfClosed(io.RawIOBase):
 
     def close(self) -> None:
         """Close the file."""
-        if not self.closed:
-            os.close(self._fd)
+        descriptor, self._fd = self._fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)
         super().close()
 
 
