@@ -342,3 +342,15 @@ def test_metrics_tell_prometheus_the_ledger() -> None:
     assert get("beamsieve_score_bucket", {"le": "0.99"}) == 20
     assert get("beamsieve_queue_capacity", {"queue": "source"}) == 1024
     assert get("beamsieve_stage_seconds_total", {"stage": "model.run", "state": "busy"}) is not None
+
+
+def test_a_frame_lost_with_its_file_has_failed_and_was_never_accepted() -> None:
+    shelf = Shelf(loses=frozenset({3, 9, 5}))
+    metrics = Metrics("t")
+    source = Script([[RunStart("r"), *(raw(i) for i in range(12))]])
+    Pipeline(source, [Each("decode", Decode()), Infer("model", Net(), size=4, wait_s=0)], [shelf], metrics).run()
+    tally = metrics.tally()
+    # Of 0, 3, 6, 9 that are hits, 3 and 9 are lost; 5 is a miss that was kept, and is lost too.
+    assert (tally.accepted, tally.rejected, tally.failed) == (2, 7, 3)
+    assert tally.failures == {"lost": 3}
+    assert {key.number for key in source.finished} == set(range(12)) - {3, 5, 9}
