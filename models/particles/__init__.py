@@ -1,0 +1,1 @@
+"""Particles in micrographs: DeepEM, its dense scan, the micrograph simulator, training and evaluation."""

@@ -1,0 +1,1 @@
+"""File formats, read and written with every number checked: micrographs, movies, their metadata, coordinates."""
