@@ -29,10 +29,12 @@ class CardError(ValueError):
 class CardInput:
     """What the module's ``forward`` takes: (n, then ``shape``) of ``dtype``, in the unit that ``name`` says.
 
-    ``name`` is ``photons`` for hits. ``normalisation`` says in words what the module does to its input first (it is
-    part of the module, so that nobody can forget it). ``pixel_um`` (pixel size in micrometres) and ``q_range_per_nm``
-    (lowest and highest momentum transfer in 1/nm) are there when known. Where ``dtype`` is an integer, the model was
-    trained on counts, and fractions of photons are rounded for it.
+    ``name`` is ``photons`` for hits, ``micrograph`` for particles. ``normalisation`` says in words what is done to the
+    input first: for hits by the module itself, so that nobody can forget it; for particles to the whole micrograph,
+    before boxes are cut. ``pixel_um`` (pixel size in micrometres) and ``q_range_per_nm`` (lowest and highest momentum
+    transfer in 1/nm) are there when known. ``pixel_a`` and ``diameter_a`` are lengths in ångström: of a pixel of the
+    input, to which micrographs are rescaled, and of the particle that it was trained to find. Where ``dtype`` is an
+    integer, the model was trained on counts, and fractions of photons are rounded for it.
     """
 
     name: str
@@ -41,6 +43,8 @@ class CardInput:
     normalisation: str
     pixel_um: float | None = None
     q_range_per_nm: tuple[float, ...] | None = None
+    pixel_a: float | None = None
+    diameter_a: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,7 @@ def _range(value: object) -> tuple[float, ...] | None:
 _TEXT = _Rule("text that is not empty", _text)
 _MAPPING: _Rule[Any] = _Rule("a mapping", lambda value: value if isinstance(value, Mapping) else None)
 _FRACTION = _Rule("a number from 0 to 1", _within(0, 1))
+_ANGSTROM = _Rule("a length in ångström, from 0.01 to a million", _within(1e-2, 1e6))
 _CARD: Mapping[str, _Rule[Any]] = {
     "name": _Rule("letters, digits, dots, dashes and underscores", _matching(r"\w[\w.-]*")),
     "version": _TEXT,
@@ -215,6 +220,8 @@ def _input(source: Any, mistakes: list[str]) -> CardInput | None:
         normalisation=block.take("normalisation", _TEXT),
         pixel_um=block.take("pixel_um", _Rule("a length in micrometres", _within(1e-6, 1e6)), default=None),
         q_range_per_nm=block.take("q_range_per_nm", _Rule("[lowest, highest] in 1/nm", _range), default=None),
+        pixel_a=block.take("pixel_a", _ANGSTROM, default=None),
+        diameter_a=block.take("diameter_a", _ANGSTROM, default=None),
     )
     block.finish()
     return found

@@ -72,6 +72,26 @@ def test_what_is_saved_loads_again(saved: Path) -> None:
     assert not bundle.module.training
 
 
+def test_lengths_in_angstrom_are_kept_and_left_out_where_unknown(tmp_path: Path) -> None:
+    wanted = {**CARD["input"], "pixel_a": 4.5, "diameter_a": 260}
+    card = load_bundle(save_bundle(tmp_path, "picker", script(), {**CARD, "input": wanted})).card
+    assert (card.input.pixel_a, card.input.diameter_a) == (4.5, 260.0)
+    assert Card.parse(json.loads(json.dumps(card.to_json()))) == card
+    without = load_bundle(save_bundle(tmp_path, "tiny", script(), CARD)).card
+    assert (without.input.pixel_a, without.input.diameter_a) == (None, None)
+    assert not {"pixel_a", "diameter_a"} & set(without.to_json()["input"])
+
+
+@pytest.mark.parametrize("field", ["pixel_a", "diameter_a"])
+@pytest.mark.parametrize("value", [0, -1.5, 1e-3, 1e7, "4.5", True, None, [4.5], float("nan"), float("inf")])
+def test_what_is_no_length_in_angstrom_is_a_mistake(field: str, value: object) -> None:
+    whole = {**CARD, "name": "tiny", "sha256": "0" * 64, "torch": "2", "created": "now"}
+    with pytest.raises(CardError) as caught:
+        Card.parse({**whole, "input": {**CARD["input"], field: value}})
+    assert [mistake.split(":")[0] for mistake in caught.value.mistakes] == [f"input.{field}"]
+    assert "ångström" in caught.value.mistakes[0]
+
+
 def test_names_with_dots_keep_them(tmp_path: Path) -> None:
     assert save_bundle(tmp_path, "net-1.5", script(), CARD).name == "net-1.5.pt"
     assert load_bundle("net-1.5", tmp_path).card.name == "net-1.5"
