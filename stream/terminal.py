@@ -1,4 +1,4 @@
-"""The live line: what the beam is doing, in one line of a terminal, once a second."""
+"""The live lines: what the beam is doing, in one line of a terminal, once a second."""
 
 from __future__ import annotations
 
@@ -21,21 +21,13 @@ def percent(rate: Rate) -> str:
     return f"{100 * rate.fraction:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
 
 
-class LiveLine:
-    """Prints the live line: rewritten in place on a terminal, one line every ``every_s`` seconds into a file or pipe.
+class Line:
+    """A line rewritten in place on a terminal, or printed every ``every_s`` seconds into a file or pipe."""
 
-    Rate of shots, hit rate with Wilson's 95 % interval over the last ten seconds and over all, answers by class,
-    losses, latency from arrival to verdict (median and 99th percentile), queues, and why it is not ready.
-    """
-
-    def __init__(self, metrics: Metrics, out: TextIO | None = None, every_s: float = 5.0) -> None:
-        self._metrics = metrics
+    def __init__(self, out: TextIO | None = None, every_s: float = 5.0) -> None:
         self._out = out or sys.stderr
         self._tty = self._out.isatty()
         self._every_s = every_s
-        now = time.monotonic()
-        self._window = Window(10, now)
-        self._read = Window(10, now)
         self._printed = -float("inf")
 
     def __call__(self, pipeline: Pipeline, problems: Sequence[str]) -> None:
@@ -52,6 +44,25 @@ class LiveLine:
             self._printed = now
             self._out.write(text + "\n")
             self._out.flush()
+
+    def text(self, now: float, problems: Sequence[str] = ()) -> str:
+        """The line at ``now`` (monotonic seconds)."""
+        raise NotImplementedError
+
+
+class LiveLine(Line):
+    """Says how shots go.
+
+    Rate of shots, hit rate with Wilson's 95 % interval over the last ten seconds and over all, answers by class,
+    losses, latency from arrival to verdict (median and 99th percentile), queues, and why it is not ready.
+    """
+
+    def __init__(self, metrics: Metrics, out: TextIO | None = None, every_s: float = 5.0) -> None:
+        super().__init__(out, every_s)
+        self._metrics = metrics
+        now = time.monotonic()
+        self._window = Window(10, now)
+        self._read = Window(10, now)
 
     def text(self, now: float, problems: Sequence[str] = ()) -> str:
         """The line at ``now`` (monotonic seconds)."""
@@ -83,3 +94,40 @@ class LiveLine:
             if label in counts:
                 counts[label] += n
         return ["particles " + " ".join(f"{label}:{n}" for label, n in counts.items())] if any(counts.values()) else []
+
+
+class YieldLine(Line):
+    """Says how micrographs go.
+
+    Micrographs per hour over the last ten minutes, picks of the last one beside the medians of the last ten and of the
+    session, particles, losses, seconds from complete file to picks, what waits and why, and why it is not ready.
+    """
+
+    WINDOW_S = 600
+
+    def __init__(self, metrics: Metrics, out: TextIO | None = None, every_s: float = 5.0) -> None:
+        super().__init__(out, every_s)
+        self._metrics = metrics
+        self._read = Window(self.WINDOW_S, time.monotonic())
+
+    def text(self, now: float, problems: Sequence[str] = ()) -> str:
+        """The line at ``now`` (monotonic seconds)."""
+        tally, yields = self._metrics.tally(), self._metrics.yields
+        assert yields is not None, "a beamline of micrographs counts yields"
+        trend, waiting = yields.trend(), yields.waiting()
+        speed = self._read.rate(now, 0, tally.read)
+        parts = [f"{3600 * speed.per_second:.0f} micrographs/h" if speed.shots else "no micrographs now"]
+        if trend.micrographs:
+            parts.append(f"picks {trend.last:.0f} (last 10: {trend.recent:g}, session: {trend.median:g})")
+            parts.append(f"{trend.particles} particles in {trend.micrographs} micrographs")
+            median, p99 = self._metrics.latency(0.5, 0.99)
+            parts.append(f"{median:.1f}/{p99:.1f} s")
+        parts.append(f"rejected {tally.rejected} failed {tally.failed} dropped {tally.dropped}")
+        if waiting.reasons:
+            why = " ".join(f"{reason} {n}" for reason, n in waiting.reasons.items())
+            parts.append(f"waiting: {why}, oldest {waiting.oldest_s:.0f} s")
+        if tally.in_flight:
+            parts.append(f"in work {tally.in_flight}")
+        if problems:
+            parts.append("NOT READY: " + "; ".join(problems))
+        return " │ ".join(parts)

@@ -132,7 +132,8 @@ class DeepEM(nn.Module):
         x = nn.functional.avg_pool2d(self.act(self.norm1(self.conv1(x))), self.pool1)
         x = nn.functional.avg_pool2d(self.act(self.norm2(self.conv2(x))), self.pool2)
         x = nn.functional.avg_pool2d(self.act(self.norm3(self.conv3(x))), self.pool3)
-        return self.fc(x.flatten(1))
+        scores: Tensor = self.fc(x.flatten(1))
+        return scores
 
     def act(self, x: Tensor) -> Tensor:
         """The activation."""

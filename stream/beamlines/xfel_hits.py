@@ -81,6 +81,14 @@ class Daemon:
     failures: FailureLog
     model: str
 
+    def healthy(self) -> str | None:
+        """Why frames cannot be kept, or None."""
+        return self.files.healthy()
+
+    def close(self) -> None:
+        """Close the log of failures, once the pipeline is over."""
+        self.failures.close()
+
 
 def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
     """Put the daemon together. Raises ``ConfigError`` for what the settings name and does not exist or fit.

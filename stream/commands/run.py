@@ -23,11 +23,15 @@ from ..flow.settings import MAX_DEPTH, ConfigError, Place, Settings, Where, read
 from ..flow.settings import check as check_data
 
 if TYPE_CHECKING:
-    from ..beamlines.xfel_hits import Daemon, SourceSettings, XfelHits
+    from ..beamlines.cryoem_picks import CryoemPicks
+    from ..beamlines.cryoem_picks import Daemon as PicksDaemon
+    from ..beamlines.xfel_hits import Daemon as HitsDaemon
+    from ..beamlines.xfel_hits import XfelHits
+    from .reports import Report
 
 log = logging.getLogger(__name__)
 
-BEAMLINES = ("xfel_hits",)
+BEAMLINES = ("xfel_hits", "cryoem_picks")
 MOST_SHOWN = 60
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FOLDER = resources.files("beamsieve.config")
@@ -54,7 +58,6 @@ def run(
     Exit code 0: drained. 1: a bug, or something is not there. 2: a wrong configuration.
     """
     from ..service import serve
-    from ..terminal import LiveLine
 
     # OpenMP reads it when torch is loaded. Its threads spin while they wait, and take the cores from those that receive
     # and decode: with two threads on two busy cores a frame took the network 2.8 ms instead of 0.5 ms.
@@ -62,26 +65,25 @@ def run(
     start_logging(verbose)
     with config_errors():
         settings, where = read(config, set_ or [])
-        daemon = build(settings, where)
+        daemon, report = build(settings, where)
     began = time.monotonic()
-    line = None if quiet else LiveLine(daemon.pipeline.metrics)
-    listens = place_of(settings.source)
+    line = None if quiet else report.line()
+    listens = place_of(settings)
     running = threading.Event()
 
     def ready(_port: int) -> None:
         running.set()
         log.info("%s (%s)", listens, settings.source.kind)
 
-    said = daemon.files.healthy
-    code = serve(daemon.pipeline, settings.service, sinks_say=said, show=line, ready=ready, where=listens)
-    daemon.failures.close()
+    code = serve(daemon.pipeline, settings.service, sinks_say=daemon.healthy, show=line, ready=ready, where=listens)
+    daemon.close()
     if not running.is_set():
         raise typer.Exit(code)
-    found = summary(daemon, time.monotonic() - began)
+    found = report.summary(time.monotonic() - began)
     if json_file:
         write_json(json_file, {settings.beamline: found})
     if summary_ and not quiet:
-        typer.echo(describe(found), err=True)
+        typer.echo(report.describe(found), err=True)
     raise typer.Exit(code)
 
 
@@ -89,12 +91,13 @@ def check(config: Config, set_: Set = None) -> None:
     """Check a configuration and everything it names (model, constants, geometry, recordings), without a socket."""
     with config_errors():
         settings, where = read(config, set_ or [])
-        daemon = build(settings, where)
+        daemon, _ = build(settings, where)
+    daemon.close()
     typer.echo(f"{where.path}: good: {settings.beamline} from {settings.source.kind}, model {daemon.model}")
 
 
 def schema(
-    beamline: Annotated[str, typer.Argument(help="which daemon: xfel_hits")] = "xfel_hits",
+    beamline: Annotated[str, typer.Argument(help=f"which daemon: {', '.join(BEAMLINES)}")] = BEAMLINES[0],
     out: Annotated[Path | None, typer.Option("--out", help="write it to this file instead of the terminal")] = None,
 ) -> None:
     """Export the JSON schema of a configuration, for editors.
@@ -109,13 +112,19 @@ def schema(
         typer.echo(text)
 
 
-def settings_of(beamline: str) -> type[XfelHits]:
+def settings_of(beamline: str) -> type[XfelHits] | type[CryoemPicks]:
     """The settings of the beamline of that name; raises ``ConfigError``."""
-    if beamline not in BEAMLINES:
-        raise ConfigError([f"beamline: {beamline!r} is unknown; known: {', '.join(BEAMLINES)}"])
-    from ..beamlines.xfel_hits import XfelHits
+    if beamline == "xfel_hits":
+        from ..beamlines.xfel_hits import XfelHits
 
-    return XfelHits
+        return XfelHits
+    if beamline == "cryoem_picks":
+        from ..beamlines.cryoem_picks import CryoemPicks
+
+        return CryoemPicks
+    close = difflib.get_close_matches(beamline, BEAMLINES, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise ConfigError([f"beamline: {beamline!r} is unknown; {hint}known: {', '.join(BEAMLINES)}"])
 
 
 def find(config: str) -> Path:
@@ -157,7 +166,7 @@ class Changed(Where):
         return f"--set {short}: {mistake[found.end() :]}"
 
 
-def read(config: str, changes: list[str]) -> tuple[XfelHits, Where]:
+def read(config: str, changes: list[str]) -> tuple[XfelHits | CryoemPicks, Where]:
     """Settings from a file, with ``name.of.field=value`` changes on top. Raises ``ConfigError``."""
     path = find(config)
     data, lines = read_yaml(path)
@@ -198,8 +207,11 @@ def places(place: Place, value: Any) -> Iterator[Place]:
         yield from places((*place, name), item)
 
 
-def place_of(source: SourceSettings) -> str:
+def place_of(settings: XfelHits | CryoemPicks) -> str:
     """What a daemon reads from, in words."""
+    source = settings.source
+    if source.kind == "folder":
+        return f"watching {source.directory}"
     if source.kind == "replay":
         return f"playing {', '.join(map(str, source.files))}"
     return f"listening {'at' if source.bind else 'to'} {source.endpoint}"
@@ -218,11 +230,20 @@ def apply_change(data: Any, names: Place, value: Any, change: str) -> None:
     data[names[-1]] = value
 
 
-def build(settings: XfelHits, where: Where) -> Daemon:
-    """The daemon of these settings; raises ``ConfigError``."""
+def build(settings: XfelHits | CryoemPicks, where: Where) -> tuple[HitsDaemon | PicksDaemon, Report]:
+    """The daemon of these settings, and what reports it; raises ``ConfigError``."""
+    from .reports import HitReport, YieldReport
+
+    text = as_text(settings)
+    if settings.beamline == "cryoem_picks":
+        from ..beamlines import cryoem_picks
+
+        picks = cryoem_picks.build(settings, where, config=text)
+        return picks, YieldReport(picks)
     from ..beamlines import xfel_hits
 
-    return xfel_hits.build(settings, where, config=as_text(settings))
+    hits = xfel_hits.build(settings, where, config=text)
+    return hits, HitReport(hits)
 
 
 def as_text(settings: Settings) -> str:
@@ -248,60 +269,6 @@ def config_errors() -> Iterator[None]:
         for mistake in error.mistakes:
             typer.echo(mistake, err=True)
         raise typer.Exit(2) from None
-
-
-def summary(daemon: Daemon, seconds: float) -> dict[str, Any]:
-    """What a daemon did, as plain values: the ledger, hits, answers, latency, losses, files."""
-    metrics = daemon.pipeline.metrics
-    tally = metrics.tally()
-    hits, judged = metrics.hits()
-    median, p99 = metrics.latency(0.5, 0.99)
-    answers: dict[str, int] = dict.fromkeys(metrics.labels, 0)
-    for (_, label), n in metrics.verdicts().items():
-        answers[label] = answers.get(label, 0) + n
-    return {
-        "read": tally.read,
-        "accepted": tally.accepted,
-        "rejected": tally.rejected,
-        "failed": tally.failed,
-        "dropped": tally.dropped,
-        "failures": tally.failures,
-        "drops": tally.drops,
-        "measured_hits": hits,
-        "judged": judged,
-        "measured_hit_rate": hits / judged if judged else None,
-        "answers": answers,
-        "events": dict(metrics.events()),
-        "latency_median_s": None if judged == 0 else median,
-        "latency_p99_s": None if judged == 0 else p99,
-        "bottleneck": metrics.bottleneck(),
-        "model": daemon.model,
-        "seconds": seconds,
-        "active_s": metrics.active_s(),
-        "written": dict(metrics.written()),
-        "files": [str(path) for path in daemon.files.files],
-        "failed_messages": [str(path) for path in daemon.failures.paths],
-    }
-
-
-def describe(found: dict[str, Any]) -> str:
-    """The summary in a few lines for a person."""
-    from ..flow.rates import Rate
-    from ..terminal import percent
-
-    rate = percent(Rate(found["measured_hits"], found["judged"], found["seconds"]))
-    lines = [
-        f"{found['read']} shots read = {found['accepted']} accepted + {found['rejected']} rejected"
-        f" + {found['failed']} failed + {found['dropped']} dropped",
-        f"hit rate {rate if found['judged'] else 'unknown: no shot was judged'}, model {found['model']}",
-    ]
-    lines += [
-        f"{name}: " + ", ".join(f"{key} {n}" for key, n in found[name].items())
-        for name in ("failures", "drops", "events")
-        if found[name]
-    ]
-    lines += [f"file {path}" for path in found["files"] + found["failed_messages"]]
-    return "\n".join(lines)
 
 
 def write_json(path: Path, data: Any) -> None:

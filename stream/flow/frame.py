@@ -92,6 +92,8 @@ class Raw:
     the pulse of each shot of a train. ``mask`` is a per-message bad-pixel map as it came (its bits are the source's).
     ``info`` holds what the sender said of this message (exposure times, pulse energy …). ``message`` is the whole of
     it as it came, part by part, so that one that fails can be kept and replayed.
+
+    A file is a ``Raw`` with an empty ``image`` of compression ``file``; ``info`` has its ``path``, ``name``, ``bytes``.
     """
 
     key: Key
@@ -103,6 +105,11 @@ class Raw:
     mask: Encoded | None = None
     info: Mapping[str, Any] = field(default_factory=_nothing)
     message: tuple[bytes | memoryview, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of images as they came; of a file that is still to be read, its size (``info["bytes"]``)."""
+        return len(self.image.buffer) or int(self.info.get("bytes", 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,34 +15,17 @@ from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 
 from .channel import Channel
+from .families import Histogram, counter, gauge, histogram, single
 from .frame import Failure, Outcome, Result
 from .ledger import Ledger, Tally
+from .yields import Waiting, Yield, Yields
 
+MICROGRAPH_LATENCY_S = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
 LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 SCORE = (*(round(0.05 * i, 2) for i in range(1, 20)), 0.99, 1.0)
-
-
-class Histogram:
-    """Counts per bucket, added to in batches. ``edges`` are the upper bounds, ascending, without infinity."""
-
-    def __init__(self, edges: Sequence[float]) -> None:
-        self.edges = np.asarray(edges, np.float64)
-        self.counts = np.zeros(len(edges) + 1, np.int64)
-        self.total = 0.0
-
-    def add(self, values: Sequence[float]) -> None:
-        """Count a batch of values."""
-        x = np.asarray(values, np.float64)
-        self.counts += np.bincount(np.searchsorted(self.edges, x, side="left"), minlength=len(self.counts))
-        self.total += float(x.sum())
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts as Prometheus wants them: (upper bound, count)."""
-        bounds = [repr(float(edge)) for edge in self.edges] + ["+Inf"]
-        return [(bound, float(n)) for bound, n in zip(bounds, np.cumsum(self.counts), strict=True)]
 
 
 class StageClock:
@@ -78,11 +61,21 @@ class StageClock:
 class Metrics:
     """The facts of one daemon. Every method may be called from any thread.
 
-    ``labels`` names the model's answers in order (``"0", "1", "2", "3", "4+"``) for the verdict counters.
+    ``labels`` names the model's answers in order (``"0", "1", "2", "3", "4+"``) for the verdict counters. ``yields``
+    counts what micrographs give, where they are the items. ``latency_s``: upper bounds of the latency's buckets, in
+    seconds.
     """
 
-    def __init__(self, beamline: str, labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        beamline: str,
+        labels: Sequence[str] = (),
+        *,
+        yields: Yields | None = None,
+        latency_s: Sequence[float] = LATENCY_S,
+    ) -> None:
         self.beamline = beamline
+        self.yields = yields
         self.labels = tuple(labels)
         self.ledger = Ledger()
         self.started = time.monotonic()
@@ -95,7 +88,7 @@ class Metrics:
         self._events: Counter[str] = Counter()
         self._verdicts: Counter[tuple[str, str]] = Counter()
         self._hits: Counter[str] = Counter()
-        self._latency = Histogram(LATENCY_S)
+        self._latency = Histogram(latency_s)
         self._recent_latency: deque[float] = deque(maxlen=4096)
         self._scores = Histogram(SCORE)
         self._written: Counter[str] = Counter()
@@ -148,6 +141,16 @@ class Metrics:
             self._recent_latency.extend(waits)
             if scores:
                 self._scores.add(scores)
+
+    def micrograph(self, found: Yield) -> None:
+        """A micrograph was picked, or skipped for its quality."""
+        if self.yields is not None:
+            self.yields.add(found)
+
+    def waiting(self, reasons: Mapping[str, int], oldest_s: float) -> None:
+        """Files the source has seen and not given yet, by why (short fixed words), and how long the oldest waits."""
+        if self.yields is not None:
+            self.yields.wait(Waiting(dict(reasons), oldest_s))
 
     def ended(self, results: Sequence[Result]) -> None:
         """Every sink has what it keeps of these results, for good."""
@@ -227,18 +230,20 @@ class Metrics:
     def collect(self) -> Iterable[Metric]:
         """Prometheus' view (``prometheus_client`` calls this at every scrape)."""
         tally = self.tally()
-        yield counter("beamsieve_frames_read", "Shots read from the source.", [((), tally.read)])
+        yield counter("beamsieve_frames_read", "Frames (shots, micrographs) read from the source.", [((), tally.read)])
         outcomes = [((str(name),), getattr(tally, name)) for name in Outcome]
-        yield counter("beamsieve_frames", "Shots by how they ended.", outcomes, "outcome")
-        yield counter("beamsieve_frames_failed", "Unusable shots by reason.", single(tally.failures), "reason")
-        yield counter("beamsieve_frames_dropped", "Left-out shots by reason.", single(tally.drops), "reason")
-        yield gauge("beamsieve_frames_in_flight", "Shots read that have not ended yet.", [((), tally.in_flight)])
+        yield counter("beamsieve_frames", "Frames by how they ended.", outcomes, "outcome")
+        yield counter("beamsieve_frames_failed", "Unusable frames by reason.", single(tally.failures), "reason")
+        yield counter("beamsieve_frames_dropped", "Left-out frames by reason.", single(tally.drops), "reason")
+        yield gauge("beamsieve_frames_in_flight", "Frames read that have not ended yet.", [((), tally.in_flight)])
         with self._lock:
             yield counter("beamsieve_source_events", "What happened at the source.", single(self._events), "kind")
             hits = single({"hit": 0, "miss": 0} | dict(self._hits))
-            yield counter("beamsieve_verdicts", "Shots judged, hit or miss.", hits, "verdict")
+            yield counter(
+                "beamsieve_verdicts", "Frames judged, hit or miss; accepted micrographs are hits.", hits, "verdict"
+            )
             answers = [((by, label), n) for (by, label), n in self._verdicts.items()]
-            yield counter("beamsieve_answers", "Shots by who judged them and the answer.", answers, "by", "label")
+            yield counter("beamsieve_answers", "Frames by who judged them and the answer.", answers, "by", "label")
             yield counter("beamsieve_written", "Frames kept in files, by why.", single(self._written), "what")
             yield counter("beamsieve_read_bytes", "Bytes of images read, as they came.", [((), self._bytes)])
             yield histogram("beamsieve_latency_seconds", "From arrival to verdict.", self._latency)
@@ -250,39 +255,10 @@ class Metrics:
                     "beamsieve_model_info", "The model that answers.", [(tuple(self._model.values()), 1)], *self._model
                 )
         depths = self.depths()
-        yield gauge("beamsieve_queue_depth", "Shots waiting.", [((n,), d) for n, d, _ in depths], "queue")
-        yield gauge("beamsieve_queue_capacity", "Shots that fit.", [((n,), c) for n, _, c in depths], "queue")
+        yield gauge("beamsieve_queue_depth", "Frames waiting.", [((n,), d) for n, d, _ in depths], "queue")
+        yield gauge("beamsieve_queue_capacity", "Frames that fit.", [((n,), c) for n, _, c in depths], "queue")
         idle = time.monotonic() - self.last_read
-        yield gauge("beamsieve_source_silent_seconds", "Time since the source last gave a shot.", [((), idle)])
+        yield gauge("beamsieve_source_silent_seconds", "Time since the source last gave a frame.", [((), idle)])
+        if self.yields is not None:
+            yield from self.yields.collect()
         yield gauge("beamsieve_ready", "1 when ready, as /readyz says.", [((), float(self.ready()))])
-
-
-Rows = Iterable[tuple[tuple[str, ...], float]]
-
-
-def single(counts: Mapping[str, float]) -> Rows:
-    """Rows with one label from a mapping."""
-    return [((name,), n) for name, n in counts.items()]
-
-
-def counter(name: str, text: str, rows: Rows, *labels: str) -> Metric:
-    """A counter family."""
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, n in rows:
-        family.add_metric(values, n)
-    return family
-
-
-def gauge(name: str, text: str, rows: Rows, *labels: str) -> Metric:
-    """A gauge family."""
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for values, n in rows:
-        family.add_metric(values, n)
-    return family
-
-
-def histogram(name: str, text: str, data: Histogram) -> Metric:
-    """A histogram family without labels."""
-    family = HistogramMetricFamily(name, text, labels=())
-    family.add_metric([], buckets=data.buckets(), sum_value=data.total)
-    return family

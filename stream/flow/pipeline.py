@@ -170,7 +170,7 @@ class Pipeline:
                 run = marks[-1].run if isinstance(marks[-1], RunStart) else None
         shots = count_shots(items)
         if shots:
-            self.metrics.read(shots, sum([len(item.image.buffer) for item in good if isinstance(item, Raw)]))
+            self.metrics.read(shots, sum([item.nbytes for item in good if isinstance(item, Raw)]))
         for item in items if good is not items else ():
             if isinstance(item, Failure):
                 self.metrics.failed(item)

@@ -1,0 +1,176 @@
+"""cryoem_picks: how many good particles does this grid yield? From a watched folder to picks, particles and trends.
+
+    folder ─▶ decode ─▶ pick (prepare ─▶ score ─▶ decide) ─▶ picks
+
+``folder`` gives files that are complete, ``decode`` makes images of them (movies summed, gain applied), ``pick`` judges
+the quality, scores every place of the micrograph and takes the maxima, and the picks are written in the formats of
+other programs, with all candidates and the particles in HDF5. A journal remembers what is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field
+
+from ...models.bundle import Bundle, BundleError, load_bundle
+from ..decode.micrographs import DecodeMicrographs, MicrographSettings
+from ..decode.quality import QualitySettings
+from ..errors import plain
+from ..flow.channel import WhenFull
+from ..flow.frame import BadData, Failure
+from ..flow.infer import Infer
+from ..flow.life import ServiceSettings
+from ..flow.metrics import MICROGRAPH_LATENCY_S, Metrics
+from ..flow.pipeline import Pipeline
+from ..flow.settings import ConfigError, Settings, Where
+from ..flow.stages import Each
+from ..flow.yields import Yields
+from ..sinks.picks.settings import PickSettings
+from ..sinks.picks.sink import PickSink
+from ..sources.folder.settings import FolderSettings
+from ..sources.folder.source import FolderSource
+from .picking import PickerSettings, PickWork
+
+T = TypeVar("T")
+JOURNAL = "journal.sqlite"
+
+
+class FlowSettings(Settings):
+    """Queues and threads."""
+
+    queue: int = Field(
+        8, ge=1, description="micrographs each queue holds; when they are full, files wait in the folder"
+    )
+    queue_mb: int = Field(1024, ge=1, description="no queue holds more than about this (10^6 bytes)")
+    workers: int = Field(1, ge=1, le=64, description="threads that read files and sum movies")
+
+
+class WatchSettings(ServiceSettings):
+    """How the daemon lives and dies, and where it says how it is."""
+
+    silent_s: float = Field(
+        1800, gt=0, description="not ready when the folder gave no micrograph for this long: has the session stopped?"
+    )
+    grace_s: float = Field(
+        60, gt=0, description="time to drain after SIGTERM; at three quarters of it the rest is left for the next start"
+    )
+
+
+class CryoemPicks(Settings):
+    """Settings of the daemon ``cryoem_picks``."""
+
+    beamline: Literal["cryoem_picks"] = Field(description="which daemon this file is for")
+    source: FolderSettings = Field(description="the folder where micrographs arrive")
+    decode: MicrographSettings = Field(MicrographSettings(), description="from files to images in known pixels")
+    quality: QualitySettings = Field(QualitySettings(), description="quality numbers, when to warn and when to skip")
+    model: PickerSettings = Field(PickerSettings(), description="the network, and which maxima are picks")
+    files: PickSettings = Field(description="where picks and particles go, and in which formats")
+    flow: FlowSettings = Field(FlowSettings(), description="queues and threads")
+    service: WatchSettings = Field(WatchSettings(), description="metrics, readiness, stopping")
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """What ``build`` made: the pipeline, and the parts a summary asks."""
+
+    pipeline: Pipeline
+    source: FolderSource
+    picks: PickSink
+    yields: Yields
+    model: str
+    threshold: float
+    journal: Path
+
+    def healthy(self) -> str | None:
+        """Why picks cannot be kept, or None."""
+        return self.picks.healthy()
+
+    def close(self) -> None:
+        """Nothing is left open once the pipeline is over."""
+
+
+def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
+    """Put the daemon together. Raises ``ConfigError`` for what the settings name and does not exist or fit.
+
+    Opens no socket and writes no file. ``config`` is the text of the configuration, kept beside the picks.
+    """
+    mistakes: list[str] = []
+    base = where.base
+    decode = attempt(mistakes, where, "decode", lambda: DecodeMicrographs(settings.decode, base=base))
+    bundle = attempt(mistakes, where, "model", lambda: _bundle(settings.model, base))
+    source_settings = settings.source.at(base)
+    mistakes += [where("source", *place) + why for place, why in source_settings.mistakes()]
+    yields = Yields()
+    metrics = Metrics("cryoem_picks", yields=yields, latency_s=MICROGRAPH_LATENCY_S)
+    work: PickWork | None = None
+    if bundle is not None:
+        found = bundle
+        work = attempt(
+            mistakes,
+            where,
+            "model",
+            lambda: PickWork(settings.model, found, settings.quality, settings.files, metrics),
+        )
+    if mistakes or decode is None or bundle is None or work is None:
+        raise ConfigError(mistakes)
+    picks = PickSink(settings.files, metrics, config=config, base=base)
+    journal = source_settings.journal or picks.directory / JOURNAL
+    source = FolderSource(source_settings, metrics, journal=journal)
+    metrics.on_failure = tell(source)
+    picker = work
+
+    def warm_up() -> None:
+        picks.open()
+        picker.warm_up()
+
+    pipeline = Pipeline(
+        source,
+        [
+            Each("decode", decode, workers=settings.flow.workers, burst=1),
+            Infer("pick", picker, size=1, wait_s=0.0),
+        ],
+        [picks],
+        metrics,
+        queue=settings.flow.queue,
+        queue_bytes=settings.flow.queue_mb * 10**6,
+        when_full=WhenFull.WAIT,
+        warm_up=warm_up,
+    )
+    return Daemon(pipeline, source, picks, yields, bundle.card.name, picker.threshold, journal)
+
+
+def tell(source: FolderSource) -> Callable[[Failure], None]:
+    """What tells the journal of a failure, wherever in the pipeline it happened."""
+
+    def failed(failure: Failure) -> None:
+        source.failed(failure.key, failure.reason, failure.detail)
+
+    return failed
+
+
+def attempt(mistakes: list[str], where: Where, block: str, make: Callable[[], T]) -> T | None:
+    """Call ``make``; what the settings are to blame for goes into ``mistakes`` with its place in the file."""
+    try:
+        return make()
+    except BundleError as error:
+        field = "device" if error.reason == "device" else "bundle"
+        mistakes.append(where(block, field) + error.detail.removeprefix(f"{field}: "))
+    except BadData as error:
+        mistakes.append(where(block) + error.detail)
+    except ValueError as error:
+        mistakes.append(where(block) + str(error))
+    except OSError as error:
+        mistakes.append(where(block) + plain(error))
+    return None
+
+
+def _bundle(settings: PickerSettings, base: Path) -> Bundle:
+    path = Path(settings.bundle)
+    is_name = path.parent == Path() and path.suffix not in {".pt", ".json"}
+    bundle = load_bundle(settings.bundle if is_name else base / path)
+    bundle.expect(task="particles", classes=1)
+    return bundle

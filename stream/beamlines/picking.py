@@ -1,0 +1,242 @@
+"""What the stages of ``cryoem_picks`` do with a micrograph: judge its quality, pick it, cut out its particles.
+
+``beamsieve pick`` does the same without a daemon around it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from ...models.bundle import Bundle
+from ...models.particles.candidates import Candidates
+from ...models.particles.extract import extract
+from ...models.particles.pick import Picker, PickOptions
+from ..decode.quality import QualitySettings, judge, measure
+from ..flow.frame import BadData, Frame, Outcome, Result
+from ..flow.metrics import Metrics
+from ..flow.settings import Settings
+from ..flow.yields import Yield
+from ..sinks.picks.micrograph import PickedMicrograph
+from ..sinks.picks.settings import PickSettings
+
+log = logging.getLogger(__name__)
+
+
+class PickerSettings(Settings):
+    """The network that scores micrographs, and which maxima of its score are picks."""
+
+    bundle: str = Field("particles-general", description="name of a bundle, or the path of its .pt file")
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="candidates with at least this score are picks; default: the card's"
+    )
+    floor: float = Field(
+        0.02, ge=0, lt=1, description="maxima from this score on are kept as candidates, for thresholds chosen later"
+    )
+    diameter_a: float | None = Field(
+        None,
+        gt=0,
+        description="the particle's diameter in ångström; default: the card's. Another one rescales the model",
+    )
+    sd_range: tuple[float, float] = Field(
+        (0.5, 2.0), description="picks lie in this band of the pixels' standard deviation, in units of the micrograph's"
+    )
+    min_distance: float = Field(0.75, gt=0, le=4, description="picks are this far apart, in particle diameters")
+    border: float = Field(0.5, ge=0, le=4, description="centres keep this distance from the edge, in diameters")
+    min_picks: int = Field(0, ge=0, description="a micrograph with fewer picks is rejected")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    threads: int | None = Field(None, ge=1, description="CPU threads of the scan; default: one per core")
+    tile_px: int = Field(
+        2048, ge=256, description="score maps are made in tiles of about this many pixels of the model"
+    )
+
+    def options(self) -> PickOptions:
+        """The same for ``Picker``."""
+        return PickOptions(
+            threshold=self.threshold,
+            floor=self.floor,
+            sd_range=self.sd_range,
+            min_distance=self.min_distance,
+            border=self.border,
+            tile_px=self.tile_px,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """A micrograph ready for the device: the picker's view of it, its quality, and the seconds that took."""
+
+    prepared: Any
+    pixel_a: float
+    quality: dict[str, float]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """A micrograph with its score map."""
+
+    ready: Ready
+    scores: Any
+    seconds: float
+
+
+class PickWork:
+    """The picker behind the engine's seam: prepare, run, decide; a micrograph at a time.
+
+    ``threshold`` may be changed while it runs; it holds from the next micrograph on.
+    """
+
+    def __init__(
+        self,
+        settings: PickerSettings,
+        bundle: Bundle,
+        quality: QualitySettings,
+        picks: PickSettings,
+        metrics: Metrics,
+    ) -> None:
+        self.picker = Picker(
+            bundle,
+            settings.options(),
+            device=settings.device,
+            threads=settings.threads,
+            diameter_a=settings.diameter_a,
+        )
+        self.threshold = self.picker.threshold
+        self._settings = settings
+        self._card = bundle.card
+        self._quality = quality
+        self._picks = picks
+        self._metrics = metrics
+
+    def warm_up(self) -> None:
+        """Check the dense scan against the network, and say which model answers."""
+        report = self.picker.warm_up()
+        log.info("%s: %s", self._card.name, report)
+        self._metrics.model(
+            name=self._card.name,
+            version=self._card.version,
+            hash=self._card.sha256[:12],
+            device=report.device,
+            dtype="float32",
+        )
+
+    def prepare(self, frames: Sequence[Frame]) -> list[Ready]:
+        """Quality numbers and the picker's input. Raises ``BadData`` (``pixel_size``, ``image``)."""
+        return [self._prepare(frame) for frame in frames]
+
+    def run(self, batch: list[Ready]) -> list[Scored]:
+        """Score maps."""
+        scored = []
+        for ready in batch:
+            began = time.perf_counter()
+            scores = self.picker.run(ready.prepared)
+            scored.append(Scored(ready, scores, time.perf_counter() - began))
+        return scored
+
+    def decide(self, frames: Sequence[Frame], scores: list[Scored]) -> Sequence[Result]:
+        """Candidates, picks and particles of each micrograph, and whether it is accepted."""
+        return [self._decide(frame, scored) for frame, scored in zip(frames, scores, strict=True)]
+
+    def _prepare(self, frame: Frame) -> Ready:
+        path, pixel_a = frame.info.get("path", frame.key), frame.info.get("pixel_a")
+        began = time.perf_counter()
+        quality = measure(frame.data, pixel_a, saturation=frame.info.get("saturation"))
+        judged = time.perf_counter()
+        try:
+            prepared = self.picker.prepare(frame.data, pixel_a)
+        except ValueError as error:
+            raise BadData("pixel_size" if pixel_a is None else "image", f"{path}: {error}") from error
+        seconds = {
+            "read": float(frame.info.get("read_s", 0.0)),
+            "quality": judged - began,
+            "prepare": time.perf_counter() - judged,
+        }
+        return Ready(prepared, float(pixel_a), quality, seconds)
+
+    def _decide(self, frame: Frame, scored: Scored) -> Result:
+        began = time.perf_counter()
+        ready = scored.ready
+        candidates = self.picker.decide(ready.prepared, scored.scores)
+        found = self._micrograph(frame, ready, candidates)
+        peaks = time.perf_counter()
+        if self._picks.particles.keep and not found.skipped:
+            found = self._with_particles(frame, found)
+        seconds = {
+            **ready.seconds,
+            "score": scored.seconds,
+            "peaks": peaks - began,
+            "extract": time.perf_counter() - peaks,
+        }
+        picks = int(found.picked.sum())
+        told = Yield(picks, candidates.score.tolist(), ready.quality, seconds, found.warnings, found.skipped)
+        self._metrics.micrograph(told)
+        outcome = Outcome.REJECTED if found.skipped else Outcome.ACCEPTED
+        return Result(frame, outcome, float(picks), "picker", 1.0, {"micrograph": found, "seconds": seconds})
+
+    def _micrograph(self, frame: Frame, ready: Ready, candidates: Candidates) -> PickedMicrograph:
+        warnings, skipped = judge(ready.quality, self._quality)
+        picked = candidates.picked(self.threshold, self._settings.sd_range)
+        if int(picked.sum()) < self._settings.min_picks:
+            skipped = (*skipped, "picks")
+        if skipped:
+            picked = np.zeros_like(picked)
+        info, ny_nx = frame.info, frame.data.shape
+        path = Path(str(info.get("path", frame.key)))
+        return PickedMicrograph(
+            name=str(info.get("name", path.name)),
+            path=path,
+            shape=(int(ny_nx[0]), int(ny_nx[1])),
+            pixel_a=ready.pixel_a,
+            candidates=candidates,
+            picked=picked,
+            threshold=self.threshold,
+            model=self._card.name,
+            model_sha256=self._card.sha256,
+            diameter_a=self.picker.diameter_a,
+            box_px=self._picks.box_px or box_of(self.picker.diameter_a, ready.pixel_a),
+            quality=ready.quality,
+            revision=int(info.get("revision", 0)),
+            warnings=tuple(warnings),
+            skipped=tuple(skipped),
+            info=info.get("microscope", {}),
+        )
+
+    def _with_particles(self, frame: Frame, found: PickedMicrograph) -> PickedMicrograph:
+        size = min(self._picks.particles.size_px, found.box_px)
+        particles = extract(
+            frame.data,
+            found.picks.x,
+            found.picks.y,
+            box_px=found.box_px,
+            size=size,
+            diameter_px=found.diameter_a / found.pixel_a,
+            invert=self._picks.particles.invert,
+        )
+        return replace(found, particles=particles, particle_pixel_a=found.pixel_a * found.box_px / size)
+
+
+def box_of(diameter_a: float, pixel_a: float) -> int:
+    """A particle's box in pixels: half as wide again as the particle, and a multiple of 4."""
+    return max(16, 4 * math.ceil(1.5 * diameter_a / pixel_a / 4))
+
+
+def as_picks(result: Result) -> PickedMicrograph:
+    """The micrograph of a result of this beamline."""
+    found = result.found["micrograph"]
+    assert isinstance(found, PickedMicrograph)
+    return found
+
+
+def frame_of(data: npt.NDArray[Any], key: Any, info: dict[str, Any]) -> Frame:
+    """A frame that was read just now, for work without a stream."""
+    return Frame(key, data, time.monotonic(), time.time(), info=info)
