@@ -22,27 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ..progress import Lines
 from .recipes import RECIPES, Options, Progress, make_options, parse_mix
 from .report import finish
 from .resnet10 import INPUTS, ResNet10, compress
 from .simulator import join
 from .training_data import OnDevice, Split, choose_device, normalisation, simulate_for, split_by_model
-
-
-class Lines:
-    """Progress as lines with the time on standard error: at most one every two seconds, but always the last."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def __call__(self, what: str, done: int, of: int) -> None:
-        """``done`` of ``of`` steps of ``what``."""
-        now = time.monotonic()
-        if now < self._next and done < of and not what.startswith("train"):
-            return
-        self._next = now + 2
-        sys.stderr.write(f"{time.strftime('%H:%M:%S')}  {what}  {done}/{of}\n")
-        sys.stderr.flush()
 
 
 def _augment(x: Tensor, code: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
     mistakes: list[str] = []
     base = where.base
     decode = attempt(mistakes, where, "decode", lambda: DecodeMicrographs(settings.decode, base=base))
-    bundle = attempt(mistakes, where, "model", lambda: _bundle(settings.model, base))
+    bundle = attempt(mistakes, where, "model", lambda: load_picker(settings.model, base))
     source_settings = settings.source.at(base)
     mistakes += [where("source", *place) + why for place, why in source_settings.mistakes()]
     yields = Yields()
@@ -168,7 +168,8 @@ def attempt(mistakes: list[str], where: Where, block: str, make: Callable[[], T]
     return None
 
 
-def _bundle(settings: PickerSettings, base: Path) -> Bundle:
+def load_picker(settings: PickerSettings, base: Path) -> Bundle:
+    """The bundle that the settings name. Raises ``BundleError``."""
     path = Path(settings.bundle)
     is_name = path.parent == Path() and path.suffix not in {".pt", ".json"}
     bundle = load_bundle(settings.bundle if is_name else base / path)

@@ -48,8 +48,8 @@ def hits(
     from ...models.bundle import BundleError, load_bundle
     from ...models.hits.evaluate import evaluate, real_patterns, runner
     from ...models.hits.simulator import CLASSES
-    from ...models.hits.train import Lines
     from ...models.hits.training_data import choose_device
+    from ...models.progress import Lines
 
     file = real or _shared()
     try:
