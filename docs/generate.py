@@ -1,7 +1,7 @@
 """Write the reference from the code: ``python -m docs.generate`` (``make docs``); ``--check`` only compares.
 
-``settings.md`` and ``xfel_hits.schema.json`` come from the settings' pydantic models, ``metrics.md`` from a ``Metrics``
-that has seen one of each fact, ``cli.md`` from the command line. The same code gives the same bytes.
+``settings-<beamline>.md`` and ``<beamline>.schema.json`` come from the settings' pydantic models, ``metrics.md`` from
+``Metrics`` that have seen one of each fact, ``cli.md`` from the command line. The same code gives the same bytes.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from beamsieve.stream.commands.run import settings_of
+from beamsieve.stream.commands.run import BEAMLINES, settings_of
 
 from .reference_cli import cli
 from .reference_metrics import metrics
@@ -20,16 +21,16 @@ from .reference_settings import settings
 FOLDER = Path(__file__).parent / "reference"
 
 
-def schema() -> str:
-    """The JSON schema of a configuration of ``xfel_hits``, as ``beamsieve schema`` prints it."""
-    return json.dumps(settings_of("xfel_hits").model_json_schema(), indent=2) + "\n"
+def schema(beamline: str) -> str:
+    """The JSON schema of a beamline's configuration, as ``beamsieve schema`` prints it."""
+    return json.dumps(settings_of(beamline).model_json_schema(), indent=2) + "\n"
 
 
 PAGES: Mapping[str, Callable[[], str]] = {
-    "settings.md": lambda: settings(settings_of("xfel_hits")),
+    **{f"settings-{name}.md": partial(lambda name: settings(settings_of(name)), name) for name in BEAMLINES},
     "metrics.md": metrics,
     "cli.md": cli,
-    "xfel_hits.schema.json": schema,
+    **{f"{name}.schema.json": partial(schema, name) for name in BEAMLINES},
 }
 
 

@@ -9,11 +9,21 @@ from pathlib import Path
 import numpy as np
 from beamsieve.stream.flow.channel import Channel
 from beamsieve.stream.flow.frame import Failure, Frame, Key, Outcome, Result
+from beamsieve.stream.decode.quality import NAMES as QUALITY
 from beamsieve.stream.flow.metrics import Metrics
+from beamsieve.stream.flow.yields import Waiting, Yield, Yields
 from prometheus_client.core import Metric
 
 STREAM = Path(__file__).parents[1] / "stream"
-SPOKEN_IN = ("beamlines/*.py", "decode/*.py", "flow/*.py", "sources/**/*.py", "sinks/hdf5*.py")
+SPOKEN_IN = (
+    "beamlines/*.py",
+    "decode/*.py",
+    "flow/*.py",
+    "formats/*.py",
+    "sources/**/*.py",
+    "sinks/hdf5*.py",
+    "sinks/picks/*.py",
+)
 _CALLS = {"event": ("event", 0), "BadData": ("reason", 0), "Failure": ("reason", 1), "Unusable": ("reason", 0)}
 _DROPS = {"Discard": 1, "dropped": 0}
 
@@ -102,7 +112,8 @@ _TITLES = {
 
 def metrics() -> str:
     """The whole page."""
-    rows = "\n".join(map(_row, specimen().collect()))
+    shots, yields = list(specimen().collect()), list(picked().collect())
+    rows = "\n".join(map(_row, [*shots, *yields]))
     return _HEAD + rows + "\n\n" + "\n".join(_words(of, spoken()[of]) for of in WORDS)
 
 
@@ -123,6 +134,16 @@ def specimen() -> Metrics:
     seen.dropped("full", 1)
     seen.event("missing")
     seen.stage("source").starved(1.0)
+    return seen
+
+
+def picked() -> Yields:
+    """The yields of a daemon that has seen one micrograph."""
+    seen = Yields()
+    stages = dict.fromkeys(("read", "quality", "prepare", "score", "peaks", "extract"), 1.0)
+    outside = ("carbon_fraction",)
+    seen.add(Yield(1, (0.9,), dict.fromkeys(QUALITY, 0.0), stages, outside, outside))
+    seen.wait(Waiting({"settling": 1}, 1.0))
     return seen
 
 

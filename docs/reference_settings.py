@@ -22,6 +22,7 @@ UNITS = {
     "mb": "MB (10⁶ bytes)",
     "gb": "GB (10⁹ bytes)",
     "px": "pixels",
+    "a": "Å",
     "photons": "photons",
     "adu_per_photon": "ADU/photon",
     "adu_per_kev": "ADU/keV",
@@ -46,7 +47,7 @@ A configuration is a YAML file of the blocks below. A word that is not here is r
 Units are in the names. Relative names of constants, geometries, keys, recordings, the files' directory and a bundle
 given by its path start at the folder of the configuration. `beamsieve check FILE` tells all mistakes at once,
 `beamsieve run FILE --set block.field=value` changes a setting for one run, and
-[`xfel_hits.schema.json`](xfel_hits.schema.json) lets an editor complete and check while you type.
+[`{title}.schema.json`]({title}.schema.json) lets an editor complete and check while you type.
 """
 
 

@@ -202,18 +202,19 @@ def generate() -> Iterator[Any]:
         yield importlib.import_module("docs.generate")
 
 
-@pytest.mark.parametrize("name", ["settings.md", "metrics.md", "cli.md"])
+@pytest.mark.parametrize("name", ["settings-xfel_hits.md", "settings-cryoem_picks.md", "metrics.md", "cli.md"])
 def test_reference_is_what_the_code_says(generate: Any, name: str) -> None:
     committed = (DOCS / "reference" / name).read_text(encoding="utf-8")
     assert generate.PAGES[name]() == generate.PAGES[name](), "not deterministic"
     assert committed == generate.PAGES[name](), f"docs/reference/{name} is not what the code says: run `make docs`"
 
 
-def test_schema_is_what_the_code_says(generate: Any) -> None:
+@pytest.mark.parametrize("beamline", ["xfel_hits", "cryoem_picks"])
+def test_schema_is_what_the_code_says(generate: Any, beamline: str) -> None:
     """Compared by fields, defaults and descriptions: how pydantic spells a type changes with its version."""
-    committed = json.loads((DOCS / "reference" / "xfel_hits.schema.json").read_text(encoding="utf-8"))
-    now = json.loads(generate.PAGES["xfel_hits.schema.json"]())
-    assert essence(committed) == essence(now), "docs/reference/xfel_hits.schema.json is out of date: run `make docs`"
+    committed = json.loads((DOCS / "reference" / f"{beamline}.schema.json").read_text(encoding="utf-8"))
+    now = json.loads(generate.PAGES[f"{beamline}.schema.json"]())
+    assert essence(committed) == essence(now), f"docs/reference/{beamline}.schema.json is old: run `make docs`"
 
 
 def essence(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,9 +230,9 @@ def essence(schema: Mapping[str, Any]) -> dict[str, Any]:
 def test_a_drift_would_be_noticed(generate: Any, tmp_path: Path) -> None:
     for name in generate.PAGES:
         (tmp_path / name).write_text((DOCS / "reference" / name).read_text(encoding="utf-8"), encoding="utf-8")
-    settings = tmp_path / "settings.md"
+    settings = tmp_path / "settings-xfel_hits.md"
     settings.write_text(settings.read_text(encoding="utf-8").replace("`wait_ms`", "`wait_s`"), encoding="utf-8")
-    assert "settings.md" in generate.stale(tmp_path)
+    assert "settings-xfel_hits.md" in generate.stale(tmp_path)
 
 
 def test_every_word_of_a_metric_is_explained() -> None:
@@ -242,16 +243,20 @@ def test_every_word_of_a_metric_is_explained() -> None:
 
 def test_yaml_that_is_shown_is_valid() -> None:
     """Fragments of configurations use words that exist, with values that can be."""
-    from beamsieve.stream.commands.run import settings_of
+    from beamsieve.stream.commands.run import BEAMLINES, settings_of
     from beamsieve.stream.flow.settings import check
 
-    whole = yaml.safe_load((ROOT / "config" / "xfel_hits.yaml").read_text(encoding="utf-8"))
+    whole = {
+        name: yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")) for name in BEAMLINES
+    }
     shown = 0
     for page in PAGES:
         for block in blocks(page):
             if block.language == "yaml":
                 fragment = yaml.safe_load(block.code)
-                check({**whole, **fragment}, settings_of("xfel_hits"), f"{page.name}: {block.code}")
+                # A page of cryo-EM says so in its name; a fragment may say it itself.
+                name = fragment.get("beamline", BEAMLINES["cryoem" in page.name])
+                check({**whole[name], **fragment}, settings_of(name), f"{page.name}: {block.code}")
                 shown += 1
     assert shown >= 5
 

@@ -13,13 +13,13 @@ import typer
 
 from ..flow.settings import ConfigError, Where
 from ..flow.settings import check as check_data
+from ..sinks.picks.settings import FORMATS
 from .run import Changed, apply_change, config_errors, parse_change, places, start_logging, write_json, write_text
 from .train import bars
 
 if TYPE_CHECKING:
     from ..beamlines.offline import Done, PickFiles, Row
 
-FORMATS = ("csv", "box", "star", "eman", "cbox", "cryosparc")
 ENDINGS = (".mrc", ".mrcs", ".map", ".tif", ".tiff", ".eer", ".png")
 
 
@@ -45,7 +45,8 @@ def pick(
 ) -> None:
     """Pick particles in micrographs, as the daemon cryoem_picks does.
 
-    Writes --out/picks.csv (micrograph, x, y, score: centres in pixels, row 0 at y = 0) and the formats asked for beside it.
+    Writes --out/picks.csv (micrograph, x, y, score: centres in pixels, row 0 at y = 0), and the formats asked for
+    beside it.
     Exit code 0: all were picked. 1: some could not be read or written (they are named). 2: a wrong option.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
