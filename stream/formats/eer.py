@@ -33,7 +33,7 @@ def frames_of(chain: Chain) -> tuple[Page, ...]:
 
 
 def metadata(chain: Chain) -> dict[str, Any]:
-    """What the camera says in the first page, where it does: ``exposure_s``, ``dose_e_a2``, ``frames_expected``, ``pixel_a``.
+    """What the camera says in the first page: exposure, dose, pixel size, time, frames it means to write.
 
     The items are read by pattern, not by an XML parser: a file from a network share must not be able to name entities.
     """
