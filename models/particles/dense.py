@@ -260,18 +260,25 @@ def _split(count: int, parts: int) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def _workers(threads: int, device: torch.device) -> Iterator[Executor | None]:
-    """Threads that compute alone. torch's number is the process's (new threads take it over), so it is put back."""
-    if device.type != "cpu":
-        yield None
-        return
+def single_thread() -> Iterator[None]:
+    """Let torch compute each operation in one thread. That is the process's setting, so it is put back."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _workers(threads: int, device: torch.device) -> Iterator[Executor | None]:
+    """Threads that each compute alone; new ones take torch's setting over."""
+    if device.type != "cpu":
+        yield None
+        return
+    with single_thread():
         if threads == 1:
             yield None
         else:
             with ThreadPoolExecutor(threads, "scan") as pool:
                 yield pool
-    finally:
-        torch.set_num_threads(before)

@@ -46,12 +46,12 @@ def extract(
 
     ``image``: (ny, nx), any real dtype. ``x``, ``y``: centres in its pixels, rounded as ``corners`` does (the fraction
     is lost, as in RELION; write it beside the particle where it matters). ``box_px``: edge of what is cut out,
-    ``size``: of what is left of it after cropping its Fourier transform; both even, and the pixel size grows by their ratio. What
-    of a box lies outside the micrograph, and pixels that are not finite, become the mean of its others; with ``edges``
-    ``drop`` a box that reaches outside is left out (``inside`` says which). ``ramp``: take away the plane that fits the
-    background best first. Then mean 0 and s.d. 1 outside a circle of ``diameter_px`` (pixels of ``image``) around pixel
-    size / 2; a background without any variance is left with 0. ``invert``: change the sign, for micrographs in which
-    particles are dark: RELION wants them white.
+    ``size``: of what is left of it after cropping its Fourier transform; both even, and the pixel size grows by their
+    ratio. What of a box lies outside the micrograph, and pixels that are not finite, become the mean of its others;
+    with ``edges`` ``drop`` a box that reaches outside is left out (``inside`` says which). ``ramp``: first take away the
+    plane that fits the background best. Then mean 0 and s.d. 1 outside a circle of ``diameter_px`` (pixels of
+    ``image``) around pixel size / 2; a background without any variance is left with 0. ``invert``: change the sign, for
+    micrographs in which particles are dark: RELION wants them white.
 
     Raises ``ValueError`` for odd or impossible sizes, and centres outside the micrograph.
     """
@@ -130,14 +130,23 @@ def _outside(size: int, diameter: float) -> npt.NDArray[np.bool_]:
 
 def _normalised(boxes: Floats, background: npt.NDArray[np.bool_], ramp: bool) -> Floats:
     if ramp:
-        y, x = np.nonzero(background)
-        solve = np.linalg.pinv(np.column_stack([np.ones(len(x)), y, x]))
-        level, down, across = (solve @ boxes[:, background].T.astype(np.float64)).astype(np.float32)
-        at = np.arange(boxes.shape[-1], dtype=np.float32)
-        boxes = boxes - (level[:, None, None] + down[:, None, None] * at[:, None] + across[:, None, None] * at)
+        boxes = boxes - _planes(boxes, background)
     around = boxes[:, background].astype(np.float64)
     spread = around.std(1)
     floor = 1e-6 * np.abs(around).max(1, initial=0)  # rounding is no variance
     scale = np.where(spread > floor, spread, 1.0)
     found: Floats = ((boxes - around.mean(1)[:, None, None]) / scale[:, None, None]).astype(np.float32)
+    return found
+
+
+def _planes(boxes: Floats, background: npt.NDArray[np.bool_]) -> Floats:
+    """The planes that fit the background of each box best, (n, size, size)."""
+    size = boxes.shape[-1]
+    y, x = np.nonzero(background)
+    basis = np.stack([np.ones(len(x)), y - size / 2, x - size / 2])
+    # Normal equations: three unknowns around the middle are well conditioned, and an SVD would cost more than the rest.
+    level, down, across = np.linalg.solve(basis @ basis.T, basis @ boxes[:, background].T.astype(np.float64))
+    away = np.arange(size) - size / 2
+    planes = level[:, None, None] + down[:, None, None] * away[:, None] + across[:, None, None] * away
+    found: Floats = planes.astype(np.float32)
     return found
