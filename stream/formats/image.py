@@ -34,8 +34,8 @@ class Header:
     """What a file says of itself before a pixel is read.
 
     ``kind``: mrc, tiff, eer, png or jpeg. ``shape``: (frames, ny, nx), the frames that are there. ``dtype``: of a frame
-    as it is decoded, native byte order. ``expected_bytes``: the least size of the whole file, more than its size where
-    it is cut or still being written; None where only decoding tells. ``pixel_a``: ångström per pixel, None: unknown.
+    as it is decoded, native byte order. ``nbytes_expected``: the size of the whole file, more than it has where it is
+    cut or still being written; None where only decoding tells. ``pixel_a``: ångström per pixel, None: unknown.
     ``info``: further numbers by the names of a micrograph's ``info``; ``frames_expected`` where the file tells how many
     frames it should have.
     """
@@ -43,9 +43,14 @@ class Header:
     kind: str
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
-    expected_bytes: int | None
+    nbytes_expected: int | None
     pixel_a: float | None
     info: Mapping[str, Any]
+
+    @property
+    def frames(self) -> int:
+        """Frames of a movie or sections of a stack that are there; 1 for a still."""
+        return self.shape[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +79,7 @@ class _Opened:
 def image_header(path: str | os.PathLike[str], size: int | None = None) -> Header:
     """Read what the file at ``path`` says of itself; ``size``: its bytes, where they are known already.
 
-    A file that is cut behind its directories is no error: compare ``expected_bytes`` with its size, and the frames
+    A file that is cut behind its directories is no error: compare ``nbytes_expected`` with its size, and the frames
     with ``info["frames_expected"]``. Raises ``BadData`` (see the module), ``vanished`` where it is no longer there.
     """
     with _open(Path(path)) as stream:
@@ -92,9 +97,9 @@ def read_image(path: str | os.PathLike[str], *, frames: Frames = "sum", gain: Ga
         size = _size(stream)
         opened = _opened(stream, size, name)
         header = opened.header
-        if header.expected_bytes is not None and size < header.expected_bytes:
+        if header.nbytes_expected is not None and size < header.nbytes_expected:
             raise BadData(
-                "truncated", f"{name}: {size} bytes, its header speaks of {header.expected_bytes}; copy it again"
+                "truncated", f"{name}: {size} bytes, its header speaks of {header.nbytes_expected}; copy it again"
             )
         data, n = _frames(opened, frames, name)
     integer = data.dtype.kind in "iu" and n == 1 and gain is None
@@ -185,12 +190,14 @@ def _open_mrc(stream: BinaryIO, size: int, name: str) -> _Opened:
 
 def _open_tiff(stream: BinaryIO, size: int, name: str) -> _Opened:
     chain = tiff.read_chain(stream, size, name)
+    # Bytes that no directory speaks of are common in TIFF, and no sign of anything.
+    whole = max(chain.expected_bytes, size)
     if eer.is_eer(chain):
         events = eer.frames_of(chain)
         info = eer.metadata(chain)
         pixel = info.pop("pixel_a", None)
         shape = (len(events), events[0].length, events[0].width)
-        header = Header("eer", shape, np.dtype(np.uint32), chain.expected_bytes, pixel, MappingProxyType(info))
+        header = Header("eer", shape, np.dtype(np.uint32), whole, pixel, MappingProxyType(info))
 
         def electrons(which: slice = slice(None)) -> npt.NDArray[Any]:
             return eer.read_frames(stream, events[which], name)
@@ -201,7 +208,7 @@ def _open_tiff(stream: BinaryIO, size: int, name: str) -> _Opened:
     info = {} if promised is None else {"frames_expected": promised}
     shape = (len(pixels.pages), pixels.pages[0].length, pixels.pages[0].width)
     pixel = tiff.pixel_a(chain)
-    header = Header("tiff", shape, pixels.dtype, chain.expected_bytes, pixel, MappingProxyType(info))
+    header = Header("tiff", shape, pixels.dtype, whole, pixel, MappingProxyType(info))
     return _Opened(header, pixels.read)
 
 

@@ -63,17 +63,18 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """All pages of a TIFF, in order, and how the file is written. ``expected_bytes``: the end of the last strip."""
+    """All pages of a TIFF, in order, and how the file is written. ``end``: the byte after the last directory or tag."""
 
     pages: tuple[Page, ...]
     big: bool
     order: str
     first_tags: Mapping[int, bytes]
+    end: int
 
     @property
     def expected_bytes(self) -> int:
         """The least size of a file that has all that its directories speak of."""
-        return max(page.end for page in self.pages)
+        return max(self.end, *(page.end for page in self.pages))
 
 
 class _Reader:
@@ -81,6 +82,7 @@ class _Reader:
 
     def __init__(self, stream: BinaryIO, size: int, name: str) -> None:
         self.stream, self.size, self.name = stream, size, name
+        self.end = 0
         start = self.bytes(0, 16 if size >= 16 else 8, "header")
         self.order = {b"II": "<", b"MM": ">"}[start[:2]]
         version = struct.unpack(f"{self.order}H", start[2:4])[0]
@@ -93,6 +95,7 @@ class _Reader:
 
     def bytes(self, at: int, n: int, what: str) -> bytes:
         """``n`` bytes at ``at``."""
+        self.end = max(self.end, at + n)
         if at + n > self.size:
             raise BadData(
                 "truncated",
@@ -130,7 +133,7 @@ def read_chain(stream: BinaryIO, size: int, name: str) -> Chain:
         at = following
     if not pages:
         raise BadData("empty", f"{name}: a TIFF without a page; it is being written, or was never finished")
-    return Chain(tuple(pages), reader.big, reader.order, first_tags)
+    return Chain(tuple(pages), reader.big, reader.order, first_tags, reader.end)
 
 
 _Tags = dict[int, tuple[int, int, bytes]]
@@ -152,9 +155,12 @@ def _directory(reader: _Reader, at: int, number: int) -> tuple[_Tags, int]:
         size = _SIZES.get(kind, 0) * count
         if size <= inline:
             tags[code] = (kind, count, raw[4 + inline : 4 + inline + size])
-        elif code in _WANTED or (number == 0 and size <= 1 << 20):
-            place = struct.unpack(reader.order + offset_code, raw[4 + inline :])[0]
+            continue
+        place = struct.unpack(reader.order + offset_code, raw[4 + inline :])[0]
+        if code in _WANTED or (number == 0 and size <= 1 << 20):
             tags[code] = (kind, count, reader.bytes(place, size, f"tag {code} of page {number + 1}"))
+        else:
+            reader.end = max(reader.end, place + size)
     return tags, int(struct.unpack(reader.order + offset_code, table[n * entry :])[0])
 
 
