@@ -27,8 +27,9 @@ Points = npt.NDArray[np.float64]
 class Scaled:
     """A labelled micrograph as the network sees it.
 
-    ``image``: float32 (ny, nx), rescaled and normalised by ``prepare``. ``particles``, ``wrong``: float64 (n, 2), x and y
-    of particles and of verified false positives, in pixels of ``image``. ``factor``: pixels of the micrograph per pixel.
+    ``image``: float32 (ny, nx), rescaled and normalised by ``prepare``. ``particles``, ``wrong``: float64 (n, 2), x
+    and y of particles and of verified false positives, in pixels of ``image``. ``factor``: pixels of the micrograph per
+    pixel.
     """
 
     labelled: Labelled
@@ -56,11 +57,9 @@ def scaled(labelled: Labelled, pixel_a: float, diameter_a: float) -> Scaled:
         small = prepare(image, labelled.pixel_a, pixel_a, diameter_a)
     except ValueError as error:
         raise ValueError(f"{labelled.name}: {error}") from None
-    points = [
-        np.stack([to_small(x, factor), to_small(y, factor)], 1).reshape(-1, 2)
-        for x, y in ((labelled.x, labelled.y), (labelled.wrong_x, labelled.wrong_y))
-    ]
-    return Scaled(labelled, small, *points, factor)
+    particles = np.stack([to_small(labelled.x, factor), to_small(labelled.y, factor)], 1)
+    wrong = np.stack([to_small(labelled.wrong_x, factor), to_small(labelled.wrong_y, factor)], 1)
+    return Scaled(labelled, small, particles, wrong, factor)
 
 
 def scale_all(
@@ -124,8 +123,8 @@ def split(micrographs: Sequence[Labelled], share: float, seed: int) -> tuple[lis
 class Ground:
     """All particles of some micrographs in one tree, to ask how far a place is from the nearest.
 
-    ``points``: float64 (n, 3), x, y, and which micrograph, of the particles; ``wrong``: likewise, of what is known to be
-    none: verified false positives, and what ``add`` was told.
+    ``points``: float64 (n, 3), x, y, and which micrograph, of the particles; ``wrong``: likewise, of what is known to
+    be none: verified false positives, and what ``add`` was told.
     """
 
     def __init__(self, fields: Sequence[Scaled]) -> None:

@@ -15,7 +15,7 @@ from .dense import DenseScan
 FLOOR = 0.2
 """Lowest score of a pick that is worth showing again."""
 AWAY = 0.5
-"""How far from every particle a pick is wrong, in diameters; nearer ones are badly centred, which training sees anyway."""
+"""How far from every particle a pick is wrong, in diameters; nearer ones are badly centred: training sees them anyway."""
 
 
 def maxima(scores: np.ndarray[tuple[int, int], np.dtype[np.float32]], reach: float) -> Points:
@@ -31,8 +31,8 @@ def maxima(scores: np.ndarray[tuple[int, int], np.dtype[np.float32]], reach: flo
 def mine(net: DeepEM, ground: Ground, diameter_px: float) -> Points:
     """False positives (n, 3): x, y in pixels of the field, and which field. At most as many as there are particles.
 
-    Every field is scanned as in picking; of the maxima that score at least 0.2 and lie further than half a diameter from
-    every particle, the best are kept. ``net``: in evaluation mode, folded.
+    Every field is scanned as in picking; of the maxima that score at least 0.2 and lie further than half a diameter
+    from every particle, the best are kept. ``net``: in evaluation mode, folded.
     """
     scan = DenseScan(net, threads=torch.get_num_threads())
     found: list[Points] = []

@@ -27,7 +27,8 @@ class Options:
 
     What is looked for: ``diameter_a``, the particle's diameter in ångström. The network: ``preset`` (a published
     layout) or ``box`` (edge in pixels) or neither; ``pixel_a``, ångström per pixel of its input; see ``geometry`` for
-    what is not stated. ``maps``: feature maps of the three convolutions; ``activation``, ``batch_norm``: see ``DeepEM``.
+    what is not stated. ``maps``: feature maps of the three convolutions. ``activation``, ``batch_norm``: see
+    ``DeepEM``.
 
     What is learnt: ``loss`` (``mse``: 1/(2N) Σ|t - y|²; ``bce``: cross-entropy), ``sigma`` (0: targets are 1 at a
     particle's centre and 0 elsewhere; else they fall off like a Gaussian of this standard deviation, in diameters).
@@ -163,7 +164,7 @@ def _fitting(least: float, maps: tuple[int, int, int]) -> Layout:
     box = 2 * math.ceil(least / 2 - 1e-6)
     if box < SMALLEST_BOX:
         raise ValueError(
-            f"the box would be {box} pixels, DeepEM needs {SMALLEST_BOX}: the pixel size is too coarse for this diameter"
+            f"the box would be {box} pixels, DeepEM needs {SMALLEST_BOX}: the pixels are too coarse for this diameter"
         )
     for wider in range(box, box + 17, 2):
         try:

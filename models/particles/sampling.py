@@ -1,4 +1,4 @@
-"""What a training step is shown: single boxes with all their turns, as published, or pieces of micrographs with many."""
+"""What a training step is shown: single boxes in all their turns, as published, or pieces of micrographs with many."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def sampler(ground: Ground, options: Options, layout: Layout, diameter_px: float
 class Boxes:
     """Particles and background as boxes, each shown at 0, 90, 180 and 270° in every epoch (Zhu et al. 2017, Methods).
 
-    Positives: all particles whose box lies inside. Negatives: ``negatives`` times as many boxes from anywhere that is at
-    least ``away`` diameters from every particle; and all verified or mined false positives.
+    Positives: all particles whose box lies inside. Negatives: ``negatives`` times as many boxes from anywhere that is
+    at least ``away`` diameters from every particle; and all verified or mined false positives.
     """
 
     def __init__(self, ground: Ground, options: Options, layout: Layout, diameter_px: float) -> None:

@@ -1,10 +1,10 @@
-"""Train DeepEM from labelled micrographs: ``train(options, micrographs)``; on the command line ``beamsieve train particles``.
+"""Train DeepEM from labelled micrographs: ``train(options, micrographs)``, ``beamsieve train particles``.
 
-Two recipes. ``paper`` is Zhu, Ouyang and Mao's (2017): sigmoids, squared error, gradient descent with a learning rate of
-1 in batches of 50 (the default of the toolbox they built on), as many background boxes as particles, four turns of each,
-until 95 % of the boxes are told right at 0.5. ``modern`` shows pieces of micrographs with many boxes each, asks for a
-score that falls off from the particle's centre, and adds what it picked wrongly. The epoch with the lowest validation
-loss is kept. A killed run goes on with ``resume`` and ends with the same weights to rounding.
+Two recipes. ``paper`` is Zhu, Ouyang and Mao's (2017): sigmoids, squared error, gradient descent with a learning rate
+of 1 in batches of 50 (the default of the toolbox they built on), as many background boxes as particles, four turns of
+each, until 95 % of the boxes are told right at 0.5. ``modern`` shows pieces of micrographs with many boxes each, asks
+for a score that falls off from the particle's centre, and adds what it picked wrongly. The epoch with the lowest
+validation loss is kept. A killed run goes on with ``resume`` and ends with the same weights to rounding.
 """
 
 from __future__ import annotations
