@@ -15,7 +15,7 @@ from .dense import DenseScan
 FLOOR = 0.2
 """Lowest score of a pick that is worth showing again."""
 AWAY = 0.5
-"""How far from every particle a pick is wrong, in diameters; nearer ones are badly centred: training sees them anyway."""
+"""How far from every particle a pick is wrong, in diameters. Nearer ones are badly centred, and are shown as it is."""
 
 
 def maxima(scores: np.ndarray[tuple[int, int], np.dtype[np.float32]], reach: float) -> Points:

@@ -37,10 +37,10 @@ __all__ = ["Options", "Trainer", "make_options", "train"]
 def fresh(options: Options, layout: Layout) -> DeepEM:
     """A network to train: new weights from the seed, or those of the bundle ``options.start``.
 
-    New weights are uniform within ±√(6 / (inputs + outputs)) of a kernel, biases zero, as the toolbox draws them that the
-    paper's program was built on (DeepLearnToolbox, ``cnnsetup``). (The paper's text says between 0 and 1: with kernels
-    of hundreds of positive weights every sigmoid answers 1, and nothing is learnt.) Raises ``BundleError`` for a bundle
-    that cannot be read, ``ValueError`` for one of another layout.
+    New weights are uniform within ±√(6 / (inputs + outputs)) of a kernel, biases zero, as the toolbox draws them that
+    the paper's program was built on (DeepLearnToolbox, ``cnnsetup``). (The paper's text says between 0 and 1: with
+    kernels of hundreds of positive weights every sigmoid answers 1, and nothing is learnt.) Raises ``BundleError`` for
+    a bundle that cannot be read, ``ValueError`` for one of another layout.
     """
     torch.manual_seed(options.seed)
     if options.start is not None:
@@ -48,6 +48,7 @@ def fresh(options: Options, layout: Layout) -> DeepEM:
     net = DeepEM(layout, activation=options.activation, batch_norm=options.batch_norm)
     for part in (net.conv1, net.conv2, net.conv3, net.fc):
         torch.nn.init.xavier_uniform_(part.weight)
+        assert part.bias is not None
         torch.nn.init.zeros_(part.bias)
     return net
 
@@ -56,7 +57,8 @@ def _continued(start: str, layout: Layout) -> DeepEM:
     bundle = load_bundle(start).expect(task="particles")
     if layout_of(bundle.module) != layout:
         raise ValueError(
-            f"{bundle.path}: its layout is {layout_of(bundle.module)}, wanted is {layout}; leave box, preset and maps to it"
+            f"{bundle.path}: its layout is {layout_of(bundle.module)}, wanted is {layout}; "
+            "leave box, preset, maps and pixel size to it"
         )
     # Its batch normalisation is folded away; learning goes on without.
     net = DeepEM(layout, activation="relu" if bundle.module.relu else "sigmoid")
@@ -261,5 +263,5 @@ def limited(fields: list[Scaled], positives: int, box: int) -> list[Scaled]:
 def _cut(one: Scaled, wanted: int, box: int) -> Scaled:
     inside = one.particles[np.argsort(one.particles[:, 1])]
     last = max(int((inside[wanted - 1, 1] + inside[wanted, 1]) / 2) + 1, box)
-    keep = [points[points[:, 1] < last] for points in (inside, one.wrong)]
-    return Scaled(one.labelled, one.image[:last], *keep, one.factor)
+    keep, wrong = (points[points[:, 1] < last] for points in (inside, one.wrong))
+    return Scaled(one.labelled, one.image[:last], keep, wrong, one.factor)

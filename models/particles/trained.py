@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.special import expit, logit
 
 from ..bundle import load_bundle, quiet_torchscript, save_bundle
 from .dataset import describe
 from .deepem import DeepEM, folded
 from .evaluate import BORDER, Scores, score
 from .fields import Found, find
+from .matching import Curve
 from .pick import Picker
 from .recipes import Progress
 from .report import draw_curves, draw_picks, stretched
@@ -35,8 +37,8 @@ NORMALISATION = (
 def finish(trainer: Trainer, progress: Progress) -> Path:
     """Export the best epoch, choose the threshold, write ``<name>.pt``, ``<name>.json``, ``scores.json`` and pictures.
 
-    The threshold is the one of the highest F2 on the held-back micrographs, picked as the product picks (Zhu et al. 2017,
-    equation 8), matched within 0.2 diameters. Returns the path of the ``.pt`` file.
+    The threshold is the one of the highest F2 on the held-back micrographs, picked as the product picks (Zhu et al.
+    2017, equation 8), matched within 0.2 diameters. Returns the path of the ``.pt`` file.
     """
     o = trainer.options
     module = export(trainer)
@@ -45,14 +47,28 @@ def finish(trainer: Trainer, progress: Progress) -> Path:
     held = [one.labelled for one in trainer.validation]
     found = find(picker.pick, held, progress, len(held))
     # Scored twice, because what is told at the threshold in force needs the threshold.
-    best = score(found, o.diameter_a, threshold=0.5).at[RADIUS].best_f2
-    threshold = round(best.threshold, 4) if best is not None else 0.5
+    line = score(found, o.diameter_a, threshold=0.5).curves[RADIUS]
+    threshold = round(chosen_threshold(line, picker.options.floor), 4)
     scores = score(found, o.diameter_a, threshold=threshold)
     told = summary(scores)
     (o.out / "scores.json").write_text(json.dumps({"validation": scores.to_json()}, indent=1, allow_nan=False))
     path = save_bundle(o.out, o.name, module, card(trainer, threshold, told))
     draw(trainer, scores, found, threshold)
     return path
+
+
+def chosen_threshold(line: Curve, floor: float) -> float:
+    """The threshold of the highest F2: the middle, in log-odds, between the last score that it takes and the next.
+
+    Any threshold in that gap picks the same. At its upper end, the particle that scored worst here would be the worst
+    that is ever picked. 0.5 where there is no candidate, or no particle was found.
+    """
+    if not len(line.threshold) or not np.nanmax(line.f(2)) > 0:
+        return 0.5
+    at = int(np.argmax(line.f(2)))
+    below = line.threshold[at + 1] if at + 1 < len(line.threshold) else floor
+    ends = np.clip([line.threshold[at], below], 1e-6, 1 - 1e-6)
+    return float(expit(logit(ends).mean()))
 
 
 def export(trainer: Trainer) -> torch.jit.ScriptModule:
@@ -123,7 +139,7 @@ def card(trainer: Trainer, threshold: float, told: dict[str, Any]) -> dict[str, 
 
 
 def draw(trainer: Trainer, scores: Scores, found: list[Found], threshold: float) -> bool:
-    """Draw training.png, precision-recall.png, boxes.png and picks.png; without matplotlib a note says so, and False."""
+    """Draw training.png, precision-recall.png, boxes.png, picks.png; without matplotlib a note says so, and False."""
     out, o = trainer.options.out, trainer.options
     note = out / "no-pictures.txt"
     try:
