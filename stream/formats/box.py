@@ -53,8 +53,8 @@ def _half(corner: float, size: float) -> float:
 
 
 def encode(x: Floats, y: Floats, box_px: int) -> bytes:
-    """The file. ``x``, ``y``: centres (n,), rounded to whole pixels. ``box_px``: edge in pixels, even."""
+    """The file. ``x``, ``y``: centres (n,), rounded to whole pixels, halves up. ``box_px``: edge in pixels, even."""
     if box_px < 2 or box_px % 2:
         raise ValueError(f"box_px {box_px}: EMAN and RELION agree on the centre of even boxes only; use {box_px + 1}")
-    corners = np.rint(np.stack([x, y], 1).astype(np.float64)).astype(np.int64) - box_px // 2
+    corners = np.floor(np.stack([x, y], 1).astype(np.float64) + 0.5).astype(np.int64) - box_px // 2
     return "".join(f"{left}\t{low}\t{box_px}\t{box_px}\n" for left, low in corners).encode()

@@ -1,1 +1,1 @@
-"""Where picks go: the coordinate files of other programs, particles and candidates in HDF5, and the session's tables."""
+"""Where picks go: files of other programs, candidates and particles in HDF5, and the tables of a session."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +20,16 @@ class PickedMicrograph:
     """One micrograph, picked.
 
     ``name``: its path below the watched folder, with forward slashes; files are named by it. ``path``: where it lies.
-    ``revision``: 0, or how many times it has changed since it was first picked. ``shape``: (ny, nx) as read. ``pixel_a``:
-    ångström per pixel. ``candidates`` above the low floor, and which of them are ``picked`` at ``threshold``.
-    ``diameter_a``: the particle's, in ångström. ``box_px``: edge of a particle's box in pixels of the micrograph, even.
-    ``quality``: numbers by name; ``warnings``: which of them lie outside their warning range; ``skipped``: which lie
-    outside their skip range (then the micrograph is rejected and nothing is picked). ``particles``: float32
-    (picks, size, size), one per pick in order, normalised, of ``particle_pixel_a``; None where none are kept.
-    ``info``: what the microscope said, by name: ``voltage_kv``, ``spherical_aberration_mm``, ``amplitude_contrast``,
-    ``dose_e_a2``, ``acquired`` (ISO 8601), ``grid_square``, ``foil_hole``, ``stage_x_um``, ``stage_y_um`` …, where known.
+    ``revision``: 0, or how many times it has changed since it was first picked. ``shape``: (ny, nx) as read.
+    ``pixel_a``: ångström per pixel. ``candidates`` above the low floor, and which of them are ``picked`` at
+    ``threshold``. ``diameter_a``: the particle's, in ångström. ``box_px``: edge of a particle's box in pixels of the
+    micrograph, even. ``quality``: numbers by name; ``warnings``: which of them lie outside their warning range;
+    ``skipped``: which lie outside their skip range (then the micrograph is rejected and nothing is picked).
+    ``particles``: float32 (picks, size, size), one per pick in order, normalised, of ``particle_pixel_a`` ångström per
+    pixel; None where none are kept. ``info``: what the microscope said, by name: ``voltage_kv``,
+    ``spherical_aberration_mm``, ``amplitude_contrast``, ``dose_e_a2``, ``acquired`` (ISO 8601), ``grid_square``,
+    ``foil_hole``, ``stage_x_um``, ``stage_y_um`` …, where known. ``sd_range``: the band of standard deviations that
+    picks lie in. ``floor``: candidates with a lower score were not kept.
     """
 
     name: str
@@ -47,6 +50,8 @@ class PickedMicrograph:
     particles: npt.NDArray[np.float32] | None = None
     particle_pixel_a: float = 0.0
     info: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    sd_range: tuple[float, float] = (0.0, math.inf)
+    floor: float = 0.0
 
     @property
     def picks(self) -> Candidates:
