@@ -1,0 +1,305 @@
+"""A watched folder as a source: each file that is complete comes out once, as a ``Raw`` that names it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ...flow.frame import Encoded, Failure, Incoming, Key, Raw, RunStart
+from ...flow.ports import Facts
+from ...formats.image import image_header
+from .complete import Completeness, HeaderOf, Watched, paths_of
+from .database import JournalError
+from .journal import Journal
+from .layouts import chooser, parse_name
+from .policy import Policy
+from .rows import Row
+from .scan import Scanner
+from .settings import FolderSettings
+from .wake import Heart, Wake
+from .watchlist import Waits, Watchlist
+
+log = logging.getLogger(__name__)
+
+NOT_HERE = Encoded(b"", (), np.dtype("u1"), "file")
+# However many events come, the folder is not looked into more often.
+_LEAST_S = 0.5
+_SAY_S = 60.0
+_NOTE_S = 5.0
+_NOTED = 1000
+
+
+@runtime_checkable
+class WaitingFacts(Protocol):
+    """Facts that also want to hear of files that wait."""
+
+    def waiting(self, reasons: Mapping[str, int], oldest_s: float) -> None:
+        """So many files wait, by reason, the oldest for so many seconds."""
+
+
+class Bell(Protocol):
+    """What the source waits on between two looks; ``Wake`` is one."""
+
+    def ring(self) -> None:
+        """Something happened."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the bell; True where it rang."""
+
+    def start(self, root: Path, recursive: bool, every_s: float) -> bool:
+        """Listen for events; False where there are none to be had."""
+
+    def stop(self) -> None:
+        """Listen no more."""
+
+
+class FolderSource:
+    """A folder that is watched; see ``Source`` in ports.py for who calls what. Delivery is at least once.
+
+    What is claimed is answered for with ``done`` or ``failed``; the journal remembers, also for other daemons on the
+    same folder. ``outputs``: folders below the watched one that we write to and never read.
+
+    ``Key``: the session's name, and the number of the journal's row (one per revision of a file). ``Raw.info``:
+    ``path``, ``name`` (below the folder, forward slashes), ``bytes``, ``revision`` (0: never done before), ``attempt``
+    (from 1), ``companions`` (kind: path), ``flags`` (what was accepted in doubt), ``frames``, and what ``parse_name``
+    reads in the name. Events told: ``folder_gone``, ``folder_back``, ``unreadable_folder``, ``no_folder_events``,
+    ``bad_name``, ``changed_later``, ``journal_error``, ``lease_lost``, ``claim_lost``, ``taken_over``.
+
+    ``Failure`` reasons for files that never became complete: ``empty``, ``truncated``, ``frames``, ``companion``,
+    ``unreadable``, ``gone``, and others of ``image_header``.
+    """
+
+    def __init__(
+        self,
+        settings: FolderSettings,
+        facts: Facts,
+        *,
+        journal: Path | None = None,
+        outputs: Sequence[Path] = (),
+        bell: Bell | None = None,
+        header: HeaderOf = image_header,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        where = settings.journal or journal
+        if where is None:
+            raise ValueError("a watched folder needs a journal: name a file")
+        self.settings, self.run = settings, settings.run
+        self._facts, self._clock, self._wall = facts, clock, wall
+        self.journal = Journal(
+            where,
+            policy=Policy(settings.attempts, settings.retry_s, settings.deaths),
+            lease_s=settings.lease_s,
+            facts=facts,
+            clock=clock,
+            wall=wall,
+        )
+        ours = _below([where.parent, *outputs], settings.directory)
+        scanner = _scanner(settings, facts, ours, clock)
+        self._scanner = scanner
+        self._list = Watchlist(settings, scanner, self.journal, Completeness(settings, header), clock)
+        self._bell: Bell = bell or Wake(facts, [*ours, where])
+        self._heart = Heart(self._beat, settings.lease_s / 4)
+        self._waits: Sequence[Waits] = ()
+        self._noted: Sequence[tuple[str, str]] = ()
+        self._began = self._listens = self._closing = False
+        self._next = self._looked = self._said_at = self._noted_at = float("-inf")
+        self._active = 0.0
+
+    @property
+    def endpoint(self) -> str:
+        """What is read from, in words."""
+        return self.settings.listens
+
+    def open(self) -> None:
+        """Open the journal and begin to watch; raises ``OSError`` where the journal cannot be used."""
+        directory = self.settings.directory
+        fresh = self.journal.open({"directory": os.path.abspath(directory), "session": self.run})
+        if fresh and self.settings.existing == "ignore":
+            self._list.ignore_existing()
+        if not directory.is_dir():
+            log.warning("%s is not there yet; waiting for it", directory)
+        self._heart.start()
+        self._active = self._clock()
+
+    def read(self, timeout: float) -> Sequence[Incoming] | None:
+        """Files that are complete and nobody else has, within ``claims``; None after ``end_idle_s`` of nothing."""
+        if not self._began:
+            self._began = True
+            about = {"folder": str(self.settings.directory), "layout": self.settings.layout}
+            return [RunStart(self.run, {**about, "journal": str(self.journal.path)})]
+        now = self._clock()
+        if now < self._next:
+            if self._bell.wait(min(timeout, self._next - now)):
+                # A bell that rings all the time must not turn waiting into looking all the time.
+                self._next = min(self._next, self._looked + _LEAST_S)
+            now = self._clock()
+            if now < self._next:
+                return []
+        found = self._look(now)
+        return None if not found and self._is_over(now) else found
+
+    def done(self, keys: Sequence[Key]) -> None:
+        """Every sink has these files: they are never taken again unless they change."""
+        self.journal.done([key.number for key in keys])
+        self._answered()
+
+    def failed(self, key: Key, reason: str, detail: str) -> None:
+        """A file failed, wherever in the pipeline: it is tried again, or set aside. May be told twice."""
+        self.journal.failed(key.number, reason, detail)
+        self._answered()
+
+    def record(self, key: Key, numbers: Mapping[str, Any]) -> None:
+        """Keep result numbers with a file, for ``beamsieve status``."""
+        self.journal.record(key.number, numbers)
+
+    def waiting(self) -> Sequence[Waits]:
+        """Which files wait as of the last look, and why; the longest first. Called from any thread."""
+        return self._waits
+
+    def close(self) -> None:
+        """Look no more. The journal stays open until all that was taken is answered for, or ``finish`` is called."""
+        self._bell.stop()
+        self._closing = True
+        self._answered()
+
+    def finish(self) -> None:
+        """Give back what was taken and never answered for, and close the journal. May be called more than once."""
+        self._bell.stop()
+        self._heart.stop()
+        self.journal.close()
+
+    def _answered(self) -> None:
+        self._active = self._clock()
+        if self._closing and not self.journal.held:
+            self.finish()
+        else:
+            self._bell.ring()
+
+    def _beat(self) -> None:
+        try:
+            freed = self.journal.beat()
+        except JournalError as error:
+            self._trouble(error)
+            return
+        if freed:
+            self._facts.event("taken_over", len(freed))
+            self._bell.ring()
+        if self._closing and not self.journal.held:
+            self.finish()
+
+    def _trouble(self, error: JournalError) -> None:
+        self._facts.event("journal_error")
+        log.warning("%s", error)
+
+    def _is_over(self, now: float) -> bool:
+        idle = self.settings.end_idle_s
+        nothing = self._list.is_empty and not self.journal.held
+        self._active = self._active if nothing else now
+        return idle is not None and nothing and now - self._active >= idle
+
+    # --- one look ------------------------------------------------------------------------------------------------
+
+    def _look(self, now: float) -> list[Incoming]:
+        self._looked, self._next = now, now + self.settings.poll_s
+        try:
+            seen = self._list.look(now)
+            if seen.present and not self._listens:
+                self._listens = True
+                self._bell.start(self.settings.directory, self.settings.recursive, self.settings.poll_s)
+            complete, hopeless = self._list.ready(now, self.settings.claims - len(self.journal.held))
+            out = [*self._take(complete, now), *self._give_up(hopeless, now)]
+            self._next = now if self._scanner.behind or self._list.more else self._list.next_due(now)
+            self._tell(now)
+        except JournalError as error:
+            self._trouble(error)
+            return []
+        return out
+
+    def _take(self, complete: Sequence[Watched], now: float) -> list[Incoming]:
+        if not complete:
+            return []
+        rows = {row.name: row for row in self.journal.claim([file.found() for file in complete])}
+        out: list[Incoming] = []
+        for file in complete:
+            if file.name in rows:
+                self._list.taken(file)
+                out.append(self._raw(file, rows[file.name], now))
+            else:
+                self._list.in_work(file, now)
+        return out
+
+    def _raw(self, file: Watched, row: Row, now: float) -> Raw:
+        info = {
+            **parse_name(self.settings.layout, file.name),
+            "path": file.path,
+            "name": file.name,
+            "bytes": file.stat.size,
+            "revision": row.revision,
+            "attempt": row.attempts + 1,
+            "companions": dict(paths_of(file)),
+            "flags": tuple(file.flags),
+        }
+        if file.header is not None:
+            info["frames"] = file.header.frames
+        return Raw(Key(self.run, row.number), NOT_HERE, now, self._wall(), info=info)
+
+    def _give_up(self, hopeless: Sequence[Watched], now: float) -> list[Incoming]:
+        """Files that stayed incomplete are failures, and set aside at once: they have waited long enough to be sure."""
+        if not hopeless:
+            return []
+        rows = {row.name: row for row in self.journal.claim([file.found() for file in hopeless])}
+        out: list[Incoming] = []
+        for file in hopeless:
+            self._list.in_work(file, now)
+            if (row := rows.get(file.name)) is not None:
+                detail = f"{file.name}: {file.detail} (the same for {now - file.since:.0f} s)"
+                self.journal.give_up(row.number, file.reason, detail)
+                out.append(Failure(Key(self.run, row.number), file.reason, detail))
+        return out
+
+    def _tell(self, now: float) -> None:
+        """Say which files wait: to the facts, now and then to the log, and to the journal where it changed."""
+        self._waits = waits = self._list.waits(now)
+        reasons = Counter(file.reason for file in waits)
+        oldest = waits[0].since_s if waits else 0.0
+        if isinstance(self._facts, WaitingFacts):
+            self._facts.waiting(reasons, oldest)
+        if waits and oldest > self.settings.settle_s and now - self._said_at >= _SAY_S:
+            self._said_at = now
+            why = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+            log.info("%d files wait: %s; %s for %.0f s: %s", len(waits), why, waits[0].name, oldest, waits[0].detail)
+        listed = [(file.name, file.reason) for file in waits[:_NOTED]]
+        if listed != self._noted and now - self._noted_at >= _NOTE_S:
+            self._noted, self._noted_at = listed, now
+            since = self._wall() - now
+            noted = [(file.name, file.reason, file.detail, since + now - file.since_s) for file in waits[:_NOTED]]
+            self.journal.wait(noted, reasons)
+
+
+def _below(folders: Sequence[Path], root: Path) -> list[Path]:
+    """Those of the folders that lie below ``root`` and are not it."""
+    top = os.path.abspath(root)
+    return [path for path in folders if os.path.abspath(path).startswith(os.path.join(top, ""))]
+
+
+def _scanner(settings: FolderSettings, facts: Facts, skip: Sequence[Path], clock: Callable[[], float]) -> Scanner:
+    wanted, excluded = chooser(settings.layout, settings.take, settings.patterns, settings.exclude)
+    return Scanner(
+        settings.directory,
+        wanted,
+        excluded,
+        facts,
+        recursive=settings.recursive,
+        follow=settings.follow_symlinks,
+        skip=skip,
+        recheck_s=settings.recheck_s,
+        clock=clock,
+    )
