@@ -48,8 +48,8 @@ def extract(
     is lost, as in RELION; write it beside the particle where it matters). ``box_px``: edge of what is cut out,
     ``size``: of what is left of it after cropping its Fourier transform; both even, and the pixel size grows by their
     ratio. What of a box lies outside the micrograph, and pixels that are not finite, become the mean of its others;
-    with ``edges`` ``drop`` a box that reaches outside is left out (``inside`` says which). ``ramp``: first take away the
-    plane that fits the background best. Then mean 0 and s.d. 1 outside a circle of ``diameter_px`` (pixels of
+    with ``edges`` ``drop`` a box that reaches outside is left out (``inside`` says which). ``ramp``: first take away
+    the plane that fits the background best. Then mean 0 and s.d. 1 outside a circle of ``diameter_px`` (pixels of
     ``image``) around pixel size / 2; a background without any variance is left with 0. ``invert``: change the sign, for
     micrographs in which particles are dark: RELION wants them white.
 

@@ -95,10 +95,11 @@ def rescale(image: npt.NDArray[Any], pixel_a: float, target_a: float) -> Floats:
 def normalise(image: npt.NDArray[Any], *, diameter_px: float | None = None) -> Floats:
     """Flatten slow gradients, and bring the micrograph to mean 0 and s.d. 1, both robust; a new float32 (ny, nx).
 
-    The background is the image under a Gaussian (three box filters) of ``FLATTEN_DIAMETERS`` particle diameters, or of
-    an eighth of the shorter edge where ``diameter_px`` (pixels of this image) is None. Mean and s.d. are those of the
-    pixels within five (robust) s.d. of the median; what lies beyond ``CLIP`` in the end is cut off. Pixels that are not
-    finite become the median. Raises ``ValueError`` for constant images and arrays that are not (ny, nx) real numbers.
+    The background is the best-fitting surface of second order (a Gaussian alone leaves the ends of a gradient, where it
+    mirrors the image), and then the image under a Gaussian (three box filters) of ``FLATTEN_DIAMETERS`` particle
+    diameters, or of an eighth of the shorter edge where ``diameter_px`` (pixels of this image) is None. Mean and s.d.
+    are those of the pixels within five (robust) s.d. of the median; what lies beyond ``CLIP`` in the end is cut off.
+    Pixels that are not finite become the median. Raises ``ValueError`` for constant images and arrays that are not (ny, nx) real numbers.
     """
     _check(image)
     flat = _cleaned(image, *_limits(image))
@@ -108,6 +109,7 @@ def normalise(image: npt.NDArray[Any], *, diameter_px: float | None = None) -> F
     flat -= centre
     flat /= spread
     np.clip(flat, -CLIP, CLIP, out=flat)
+    _take_surface(flat)
     flat -= _background(flat, FLATTEN_DIAMETERS * diameter_px if diameter_px else min(flat.shape) / 8)
     centre, spread = robust(flat)
     flat -= centre
@@ -188,6 +190,28 @@ def _resampler(n: int, factor: float) -> sparse.csr_matrix:
     weight /= weight.sum(axis=1, keepdims=True)
     row, tap = np.nonzero(weight)
     return sparse.csr_matrix((weight[row, tap].astype(np.float32), (row, at[row, tap])), shape=(m, n))
+
+
+def _take_surface(image: Floats) -> None:
+    """Take away the surface of second order that fits an evenly spread sample best."""
+    ny, nx = image.shape
+    y, x = (np.linspace(-1, 1, n) for n in (ny, nx))
+    rows, columns = slice(None, None, max(1, ny // _SAMPLE)), slice(None, None, max(1, nx // _SAMPLE))
+    # Products of 1, t and t² - mean along each axis are orthogonal on a full grid: each is fitted by itself.
+    down, across = _orders(y[rows]), _orders(x[columns])
+    found = down @ image[rows, columns].astype(np.float64) @ across.T
+    found /= np.outer((down**2).sum(1), (across**2).sum(1)) + 1e-30
+    found[np.add.outer(range(3), range(3)) > 2] = 0
+    at_y, at_x = _orders(y, y[rows]), _orders(x, x[columns])
+    image -= ((at_y.T @ found).astype(np.float32)) @ at_x.astype(np.float32)
+
+
+def _orders(t: npt.NDArray[np.float64], sample: npt.NDArray[np.float64] | None = None) -> npt.NDArray[np.float64]:
+    """The polynomials of order 0, 1, 2 that are orthogonal on ``sample`` (default: ``t``), at ``t``: (3, n)."""
+    sample = t if sample is None else sample
+    middle = sample.mean()
+    square = (sample - middle) ** 2
+    return np.stack([np.ones_like(t), t - middle, (t - middle) ** 2 - square.mean()])
 
 
 def _background(image: Floats, sigma: float) -> Floats:
