@@ -32,6 +32,7 @@ _NUMBERS: tuple[tuple[str, _Element, float, float, float], ...] = (
     ("beam_shift_x", ("BeamShift", "_x"), 1.0, -1e3, 1e3),
     ("beam_shift_y", ("BeamShift", "_y"), 1.0, -1e3, 1e3),
     ("frames", ("NumberOffractions",), 1.0, 0.5, 1e6),
+    ("camera_nx", ("camera", "ReadoutArea", "width"), 1.0, 0.5, 1e6),
 )
 _TEXTS: tuple[tuple[str, _Element], ...] = (
     ("acquired", ("acquisition", "acquisitionDateTime")),
@@ -50,8 +51,9 @@ def read_epu(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What an EPU XML says: ``voltage_kv``, ``pixel_a``, ``dose_e_a2``, ``defocus_um``, ``acquired`` …, where it does.
 
     ``defocus_um`` is what the microscope shows, ``applied_defocus_um`` what was asked for (negative = under focus).
-    ``pixel_a`` is the camera's, halved where ``SuperResolutionFactor`` is 2 is left to the image's header. Raises
-    ``BadData``: ``vanished``, ``xml`` (too large, not well-formed, with a document type, or no MicroscopeImage).
+    ``pixel_a`` is that of the camera as it was read out, ``camera_nx`` pixels wide: a movie in super-resolution has
+    more of them. Raises ``BadData``: ``vanished``, ``xml`` (too large, not well-formed, with a document type, or no
+    MicroscopeImage).
     """
     name = Path(path).name
     try:
@@ -72,20 +74,16 @@ def _known(values: list[tuple[_Element, str]]) -> Iterator[tuple[str, Any]]:
         found = next((text for place, text in values if place[-len(tail) :] == tail), "")
         number = _number(found, factor, low, high)
         if number is not None:
-            yield name, round(number) if name == "frames" else number
+            yield name, round(number) if name in ("frames", "camera_nx") else number
     for name, tail in _TEXTS:
         found = next((text for place, text in values if place[-len(tail) :] == tail), "")
         if found:
             yield name, found
-    pairs = list(_pairs(values))
+    pairs = dict(_pairs(values))
     for name, key, factor, low, high in _CUSTOM:
-        number = _number(dict(pairs).get(key, ""), factor, low, high)
+        number = _number(pairs.get(key, ""), factor, low, high)
         if number is not None:
             yield name, number
-    if factor_text := dict(pairs).get("SuperResolutionFactor"):
-        number = _number(factor_text, 1.0, 0.5, 16.0)
-        if number is not None:
-            yield "super_resolution", round(number)
 
 
 def _number(text: str, factor: float, low: float, high: float) -> float | None:

@@ -17,7 +17,7 @@ from ..flow.frame import BadData
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Flip: TypeAlias = Literal["none", "up_down", "left_right"]
-_MOST_DEFECTS = 0.25
+_MOST_DEFECTS = 0.1
 _REACH = 2
 
 

@@ -86,11 +86,13 @@ def image_header(path: str | os.PathLike[str], size: int | None = None) -> Heade
         return _opened(stream, size if size is not None else _size(stream), Path(path).name).header
 
 
-def read_image(path: str | os.PathLike[str], *, frames: Frames = "sum", gain: Gain | None = None) -> Image:
+def read_image(
+    path: str | os.PathLike[str], *, frames: Frames = "sum", gain: Gain | None = None, mend: bool = True
+) -> Image:
     """Read a micrograph; of a movie or stack the sum of its frames, the first, or the one of a number (from 0).
 
     ``gain``: multiplied with the sum (see ``gain``). Pixels that are not finite, or have no gain, get the mean of
-    their neighbours. Raises ``BadData`` for every file that cannot be used.
+    their neighbours, unless ``mend`` is False. Raises ``BadData`` for every file that cannot be used.
     """
     name = Path(path).name
     with _open(Path(path)) as stream:
@@ -104,17 +106,23 @@ def read_image(path: str | os.PathLike[str], *, frames: Frames = "sum", gain: Ga
         data, n = _frames(opened, frames, name)
     integer = data.dtype.kind in "iu" and n == 1 and gain is None
     saturation = float(np.iinfo(data.dtype).max) if integer and data.dtype.itemsize <= 2 else None
-    bad = None if data.dtype.kind in "iu" else ~np.isfinite(data)
+    info = dict(header.info)
+    if mend or gain is not None:
+        data, repaired = _mended(data, gain, name)
+        info |= {"repaired": repaired} if repaired else {}
+    return Image(data, header.pixel_a, MappingProxyType(info), saturation, n)
+
+
+def _mended(data: npt.NDArray[Any], gain: Gain | None, name: str) -> tuple[npt.NDArray[Any], int]:
+    """The image with the gain applied and its unusable pixels filled, and how many these were."""
+    bad = np.zeros((), np.bool_) if data.dtype.kind in "iu" else ~np.isfinite(data)
     if gain is not None:
         data, without = gain.apply(data, name)
-        bad = without if bad is None else bad | without
-    info = dict(header.info)
-    if bad is not None and bad.any():
-        info["repaired"] = int(np.count_nonzero(bad))
-        if info["repaired"] > _MOST_BAD * bad.size:
-            raise BadData("values", f"{name}: {info['repaired']} of {bad.size} pixels are not finite; write it again")
-        data = repair(data, bad)
-    return Image(data, header.pixel_a, MappingProxyType(info), saturation, n)
+        bad = bad | without
+    repaired = int(np.count_nonzero(bad))
+    if repaired > _MOST_BAD * data.size:
+        raise BadData("values", f"{name}: {repaired} of {data.size} pixels are no measurement; write it again")
+    return (repair(data, bad), repaired) if repaired else (data, 0)
 
 
 def _frames(opened: _Opened, frames: Frames, name: str) -> tuple[npt.NDArray[Any], int]:

@@ -41,7 +41,7 @@ _NUMBERS: tuple[tuple[str, str, int, float, float, float], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Mdoc:
-    """An mdoc: what stands before the first section, and the sections in order, each with its number under ``index``."""
+    """An mdoc: what stands before the first section, and the sections in order, their numbers under ``index``."""
 
     top: Mapping[str, str]
     titles: tuple[str, ...]
@@ -106,7 +106,7 @@ def _known(values: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     for form in _DATES:
         try:
             # The two spaces SerialEM puts between date and time count as one.
-            acquired = datetime.strptime(" ".join(values.get("DateTime", "").split()), form)  # noqa: DTZ007
+            acquired = datetime.strptime(" ".join(values.get("DateTime", "").split()), form)
         except ValueError:
             continue
         yield "acquired", acquired.isoformat()

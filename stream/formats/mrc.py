@@ -79,7 +79,7 @@ def read_header(stream: BinaryIO, size: int, name: str) -> MrcHeader:
     dtype = np.dtype(_type_of(mode, start, order, name)).newbyteorder(order)
     stream.seek(HEADER_BYTES)
     extended = stream.read(min(nsymbt, 1 << 16))
-    info: dict[str, Any] = {"mode": mode, "sections": nz}
+    info: dict[str, Any] = {}
     from_extended = extended_info(start[104:108], extended, start, order)
     info |= {key: value for key, value in from_extended.items() if key != "pixel_a"}
     pixel = _pixel_a(start, order, info) or from_extended.get("pixel_a")
@@ -138,7 +138,7 @@ def _pixel_a(start: bytes, order: str, info: dict[str, Any]) -> float | None:
         return None
     x, y = cell_x / mx, cell_y / my
     if abs(x - y) > _SQUARE * x:
-        info["pixel_note"] = f"header says {x:.4g} × {y:.4g} Å: not square, so not used"
+        info["not_square_a"] = (x, y)
         return None
     return x if math.isfinite(x) and x > 0 else None
 
