@@ -55,7 +55,7 @@ class Rows:
 
     def scan(self) -> bool:
         """Look at the folder again, and read the records that are new or have changed. Says whether any had."""
-        seen = dict(_records(self._places.directory / RECORDS))
+        seen = dict(record_files(self._places.directory / RECORDS))
         gone = [file for file in self._rows if file not in seen]
         for file in gone:
             del self._rows[file]
@@ -88,8 +88,8 @@ def _stamp(path: Path | os.DirEntry[str]) -> Stamp:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _records(folder: Path, inside: str = "") -> Iterator[tuple[str, Stamp]]:
-    """Names below the folder and stamps of all records; those of earlier revisions end otherwise."""
+def record_files(folder: Path, inside: str = "") -> Iterator[tuple[str, Stamp]]:
+    """Names below the folder, sorted, and stamps of all records; those of earlier revisions end otherwise."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except FileNotFoundError:
@@ -98,7 +98,7 @@ def _records(folder: Path, inside: str = "") -> Iterator[tuple[str, Stamp]]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _records(Path(entry.path), f"{inside}{entry.name}/")
+            yield from record_files(Path(entry.path), f"{inside}{entry.name}/")
         elif entry.name.endswith(".h5"):
             yield f"{inside}{entry.name}", _stamp(entry)
 

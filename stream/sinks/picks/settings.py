@@ -12,6 +12,7 @@ from ...flow.settings import Settings
 Format: TypeAlias = Literal["star", "box", "eman", "cbox", "cryosparc", "csv", "coords"]
 FORMATS: tuple[Format, ...] = ("star", "box", "eman", "cbox", "cryosparc", "csv", "coords")
 LARGEST_BOX = 8192
+SETTINGS = "settings.json"
 
 
 class ParticleSettings(Settings):
@@ -69,3 +70,15 @@ class PickSettings(Settings):
         if "csv" in formats:
             raise ValueError("csv always has row 0 at y = 0; leave it out")
         return formats
+
+
+def noted_settings(directory: Path) -> PickSettings | None:
+    """The settings that a session was written with; None where they were not noted. Raises ``ValueError``."""
+    path = directory / SETTINGS
+    try:
+        settings = PickSettings.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be used ({error}); remove it to go by what lies in the folder") from None
+    return PickSettings.model_validate({**settings.model_dump(), "directory": directory})

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ...flow.frame import Failure, Frame, Result, RunEnd, RunStart
 from ...flow.ports import Facts, NoFacts
@@ -23,7 +22,7 @@ from .places import Places
 from .record import Change, Images, Record, encode, now
 from .revisions import supersede
 from .rows import Rows, totals
-from .settings import PickSettings
+from .settings import SETTINGS, PickSettings
 from .tables import Pace, write_large, write_small
 from .threshold import Followed, picked_again
 
@@ -31,7 +30,6 @@ __all__ = ["PickSettings", "PickSink"]
 
 log = logging.getLogger(__name__)
 
-SETTINGS = "settings.json"
 CONFIG = "config.yaml"
 
 
@@ -224,13 +222,3 @@ def _make(directory: Path) -> None:
         raise OSError(f"{directory}: cannot be made ({error.strerror}); {remedy}") from None
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(f"{directory}: may not be written; {remedy}")
-
-
-def noted_settings(directory: Path) -> PickSettings | None:
-    """The settings that a session was written with; None where they were not noted. Raises ``ValueError``."""
-    try:
-        text = (directory / SETTINGS).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    settings: Any = PickSettings.model_validate_json(text)
-    return PickSettings.model_validate({**settings.model_dump(), "directory": directory})
