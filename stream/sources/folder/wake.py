@@ -23,6 +23,14 @@ log = logging.getLogger(__name__)
 _HEARD = frozenset({"created", "modified", "moved", "deleted", "closed"})
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for the error that watchdog 7 logs when an event comes while it is being stopped, which is no error."""
+    return "when the thread is inactive" not in record.getMessage()
+
+
+logging.getLogger("watchdog.observers.inotify").addFilter(_is_news)
+
+
 class Wake(FileSystemEventHandler):
     """A bell that file events ring, and anybody else with ``ring``."""
 
@@ -68,8 +76,12 @@ class Wake(FileSystemEventHandler):
         if event.event_type not in _HEARD:
             return
         paths = [os.path.abspath(os.fsdecode(path)) for path in (event.src_path, event.dest_path) if path]
-        if not all(path.startswith(self._ours) for path in paths if self._ours) or not self._ours:
+        if not all(map(self._is_ours, paths)):
             self._bell.set()
+
+    def _is_ours(self, path: str) -> bool:
+        """Whether the path is one we write ourselves, or below it; SQLite writes ``journal-wal`` beside ``journal``."""
+        return any(path == ours or path.startswith((ours + os.sep, ours + "-")) for ours in self._ours)
 
 
 class Heart:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from .complete import Completeness, Watched
@@ -109,7 +109,7 @@ class Watchlist:
                 hopeless.append(file)
             else:
                 file.due = self._when(file, now)
-        self._queue(due, complete, now)
+        self._queue(due, {file.name for file in (*complete, *hopeless)}, now)
         return complete, hopeless
 
     def _order(self, file: Watched) -> tuple[int, int, str]:
@@ -135,11 +135,10 @@ class Watchlist:
             return now + self._settings.poll_s
         return settles if len(self.files) > _MANY else min(settles, now + self._settings.poll_s)
 
-    def _queue(self, due: Sequence[Watched], complete: Sequence[Watched], now: float) -> None:
-        """Files that have settled and were not asked further, because enough are in work."""
-        taken = {file.name for file in complete}
+    def _queue(self, due: Sequence[Watched], asked: Collection[str], now: float) -> None:
+        """Files that may be complete and were not asked, because enough are in work."""
         for file in due:
-            if file.due <= now and file.name not in taken and now - file.since >= self._settings.settle_s:
+            if file.due <= now and file.name not in asked and now - file.since >= self._settings.settle_s:
                 file.reason, file.detail = "queued", "it waits for its turn"
 
     def in_work(self, file: Watched, now: float) -> None:
