@@ -99,7 +99,8 @@ def normalise(image: npt.NDArray[Any], *, diameter_px: float | None = None) -> F
     mirrors the image), and then the image under a Gaussian (three box filters) of ``FLATTEN_DIAMETERS`` particle
     diameters, or of an eighth of the shorter edge where ``diameter_px`` (pixels of this image) is None. Mean and s.d.
     are those of the pixels within five (robust) s.d. of the median; what lies beyond ``CLIP`` in the end is cut off.
-    Pixels that are not finite become the median. Raises ``ValueError`` for constant images and arrays that are not (ny, nx) real numbers.
+    Pixels that are not finite become the median. Raises ``ValueError`` for constant images and for arrays that are not
+    (ny, nx) real numbers.
     """
     _check(image)
     flat = _cleaned(image, *_limits(image))
