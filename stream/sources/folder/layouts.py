@@ -119,11 +119,14 @@ def _parse_leginon(parts: Sequence[str]) -> dict[str, Any]:
 def _parse_serialem(parts: Sequence[str]) -> dict[str, Any]:
     stem = _stem(parts[-1])
     info: dict[str, Any] = {}
-    if (tilt := _TILT.fullmatch(stem)) and abs(float(tilt["tilt"])) <= 90:
+    date = _PLAIN_DATE.search(stem)
+    # What follows the date is of no interest, and the date itself looks like a number of a series.
+    before = stem[: date.start()].rstrip("_-") if date else stem
+    if (tilt := _TILT.fullmatch(before)) and abs(float(tilt["tilt"])) <= 90:
         info = {"series": tilt["series"], "acquisition": int(tilt["acquisition"]), "tilt_deg": float(tilt["tilt"])}
-    elif plain := re.fullmatch(r"(.+?)[_-](\d{1,6})(?:_[A-Z][a-z]{2}\d\d_.*)?", stem):
+    elif plain := re.fullmatch(r"(.+?)[_-](\d{1,6})(?:_[A-Z][a-z]{2}\d\d_.*)?", before):
         info = {"series": plain[1], "acquisition": int(plain[2])}
-    if date := _PLAIN_DATE.search(stem):
+    if date:
         info |= _time(date["date"], date["time"])
     elif (named := _SERIAL_DATE.search(stem)) and named["month"] in _MONTHS:
         # SerialEM's frame names hold no year, so the date stays what it is: month, day and time.

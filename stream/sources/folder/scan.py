@@ -65,7 +65,7 @@ class Scanner:
         recursive: bool = True,
         follow: bool = False,
         skip: Sequence[Path] = (),
-        recheck_s: float = 0.25,
+        recheck_s: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.files: dict[str, Stat] = {}

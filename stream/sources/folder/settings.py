@@ -61,7 +61,7 @@ class FolderSettings(Settings):
         description="a file is complete only when size, time and inode stay the same this long, on our clock",
     )
     recheck_s: float = Field(
-        0.25, gt=0, description="most time in one look for asking again about files that are known (changed later?)"
+        0.1, gt=0, description="most time in one look for asking again about files that are known (changed later?)"
     )
     doubt_s: float = Field(
         120.0,
