@@ -6,12 +6,15 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from .candidates import Candidates, Floats, Labelled
+
+if TYPE_CHECKING:
+    from .simulator import Simulated
 
 Pick: TypeAlias = Callable[[Floats, float], Candidates]
 """Gives the candidates of an image (ny, nx), in its pixels, down to a low floor; the float is Å per pixel."""
@@ -40,6 +43,14 @@ class Field:
     def of(cls, labelled: Labelled) -> Field:
         """The field of a labelled micrograph, its image loaded."""
         return cls(labelled.name, labelled.load(), labelled.pixel_a, labelled.x, labelled.y)
+
+    @classmethod
+    def simulated(cls, made: Simulated) -> Field:
+        """The field of a simulated micrograph: nobody is asked about particles in aggregates and overlapping pairs."""
+        image = made.image.astype(np.float32, copy=False)
+        blurred = np.array([kind in {"aggregate", "overlap"} for kind in made.other_kind], bool)
+        others = made.other_x[blurred], made.other_y[blurred]
+        return cls(made.name, image, made.pixel_a, made.x, made.y, made.carbon, *others)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
