@@ -64,7 +64,7 @@ class Conditions:
     astigmatism_a: float = 300.0
     voltage_kv: float = 300.0
     cs_mm: float = 2.7
-    amplitude_contrast: float = 0.1
+    amplitude_contrast: float = 0.07
     b_factor_a2: float = 100.0
     solvent: float = 0.3
     dose: float | None = None
@@ -92,7 +92,7 @@ class Conditions:
             raise ValueError(f"dose: {self.dose} electrons per Å² is not within 0.01 to 1000")
 
 
-PAPER = Conditions(carbon=(0.05, 0.2), ice=(4, 10), aggregates=(0, 2), gradient=0.1)
+PAPER = Conditions(carbon=(0.0, 0.12), ice=(2, 5), aggregates=(0, 1), gradient=0.1)
 
 NAMED: Mapping[str, Conditions] = MappingProxyType(
     {

@@ -47,7 +47,7 @@ class Ctf:
     angle_deg: float = 0.0
     voltage_kv: float = 300.0
     cs_mm: float = 2.7
-    amplitude_contrast: float = 0.1
+    amplitude_contrast: float = 0.07
     b_factor_a2: float = 0.0
 
     def __post_init__(self) -> None:

@@ -45,7 +45,7 @@ def load_map(name_or_path: str | Path, *, voxel_a: float | None = None, threshol
     """A built-in map by its name (``BUILT_IN``), or one from a file: ``.mrc``, ``.map``, ``.ccp4`` (also ``.gz``), ``.pdb``.
 
     ``voxel_a``: ångström per voxel; overrides a map's header, and is needed where the header has none. ``threshold``: the
-    density at which the particle ends, in the file's units; without it, Otsu's. Raises ``ValueError`` for a file that is no
+    density at which the particle ends, in the file's units; without it, half of Otsu's. Raises ``ValueError`` for a file that is no
     density, ``OSError`` for one that cannot be read.
     """
     text = str(name_or_path)
@@ -141,7 +141,7 @@ def otsu(values: Floats, bins: int = 512) -> float:
 def prepared(data: npt.ArrayLike, voxel_a: float, *, threshold: float | None = None, name: str = "") -> Volume:
     """A density as a ``Volume``: masked softly, centred, cubic, normalised. Raises ``ValueError`` where nothing is left.
 
-    The mask is the largest connected part above ``threshold`` (without it, Otsu's above the border's median), widened by
+    The mask is the largest connected part above ``threshold`` (without it, half of Otsu's above the border's median), widened by
     two voxels that fall off like a cosine.
     """
     density = np.asarray(data, dtype=np.float32)
@@ -151,7 +151,9 @@ def prepared(data: npt.ArrayLike, voxel_a: float, *, threshold: float | None = N
         raise ValueError(f"the density or its voxel size ({voxel_a} Å) is not finite")
     solvent = float(np.median(np.concatenate([density[[0, -1]].ravel(), density[:, [0, -1]].ravel()])))
     density = density - solvent
-    level = otsu(density[density > 0]) if threshold is None and (density > 0).any() else (threshold or 0.0) - solvent
+    level = (
+        0.5 * otsu(density[density > 0]) if threshold is None and (density > 0).any() else (threshold or 0.0) - solvent
+    )
     parts, count = ndimage.label(density > level)
     if not count:
         raise ValueError(f"no density above {level + solvent:.3g}; state a lower threshold")

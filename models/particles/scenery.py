@@ -43,7 +43,7 @@ def carbon_film(rng: np.random.Generator, shape: tuple[int, int], pixel_a: float
     away = np.hypot(np.arange(nx, dtype=np.float32) - x0, (np.arange(ny, dtype=np.float32) - y0)[:, None])
     away = away.astype(np.float32) + np.float32(40 / pixel_a) * smooth_noise(rng, shape, 500 / pixel_a)
     edge = np.quantile(away[::_COARSE, ::_COARSE], 1 - fraction)
-    film: Floats = np.clip(0.5 + (away - np.float32(edge)) * np.float32(pixel_a / 40), 0, 1)
+    film: Floats = np.clip(0.5 + (away - np.float32(edge)) * np.float32(pixel_a / 20), 0, 1)
     return film
 
 
@@ -58,20 +58,22 @@ class Blob:
 
 
 def ice_crystal(rng: np.random.Generator, shape: tuple[int, int], pixel_a: float, diameter_a: float) -> Blob:
-    """One to three angular bodies on each other, together 0.6 to 3 particle diameters wide, with sharp edges."""
+    """Two to five angular bodies on each other, together 0.6 to 3 particle diameters wide, with sharp edges."""
     reach = diameter_a / pixel_a * float(np.exp(rng.uniform(np.log(0.3), np.log(1.5))))
     half = int(np.ceil(reach)) + 3
     at = np.arange(-half, half + 1, dtype=np.float32)
     total = np.zeros((2 * half + 1,) * 2, np.float32)
-    for _ in range(int(rng.integers(1, 4))):
-        size = reach * rng.uniform(0.45, 0.75)
+    for _ in range(int(rng.integers(2, 6))):
+        size = reach * rng.uniform(0.3, 0.65)
         away, towards = rng.uniform(0, reach - size), rng.uniform(0, 2 * np.pi)
         dx, dy = at[None, :] - away * np.cos(towards), at[:, None] - away * np.sin(towards)
-        sides = int(rng.integers(5, 9))
-        normals = np.sort(rng.uniform(0, 2 * np.pi / sides, sides)) + np.arange(sides) * 2 * np.pi / sides
-        planes = [dx * np.cos(a) + dy * np.sin(a) - size * rng.uniform(0.6, 1.0) for a in normals]
-        inside = np.clip(-np.max(planes, axis=0) * pixel_a / 12, 0, 1)
-        total += (inside * rng.uniform(0.5, 1.0)).astype(np.float32)
+        sides = int(rng.integers(6, 12))
+        angles = (np.arange(sides) + rng.uniform(0, 0.8, sides)) * 2 * np.pi / sides
+        planes = [size * rng.uniform(0.75, 1.0) - dx * np.cos(a) - dy * np.sin(a) for a in angles]
+        depth = np.maximum(np.min(planes, axis=0), 0) / size
+        # A wall at the edge, then rising to the middle as a lump of ice does.
+        total += (np.clip(depth * size * pixel_a / 15, 0, 1) * (0.25 + 0.75 * np.sqrt(depth))).astype(np.float32)
+    total *= np.clip(1 + 0.25 * smooth_noise(rng, total.shape, 60 / pixel_a), 0, None)
     y, x = (rng.uniform(0, side) for side in shape)
     return Blob(float(x), float(y), float(half), total)
 

@@ -30,9 +30,10 @@ Mask = npt.NDArray[np.bool_]
 
 LEVEL = 12.0  # mean of a picture without a dose, in standard deviations of its noise
 SOLVENT_LENGTH_A = 30.0
-CARBON_LENGTH_A = 45.0
-CARBON_GRAIN = 1.6  # s.d. of the carbon's texture, in those of the noise
-CARBON_ABSORBS = 1.2  # how much darker the film is, likewise
+CARBON_LENGTH_A = 40.0
+CARBON_GRAIN = 1.0  # s.d. of the carbon's texture, in those of the noise
+CARBON_ABSORBS = 1.5  # how much darker the film is, likewise
+CARBON_PHASE = 4.0
 ICE_ABSORBS = 3.0
 ICE_PHASE = 6.0
 GOLD_ABSORBS = 8.0
@@ -191,24 +192,36 @@ def _grown(
     rng: np.random.Generator, c: Conditions, ctf: Ctf, film: Floats | None, blobs: list[tuple[str, Blob]]
 ) -> Floats:
     """Solvent, carbon, ice and gold, in standard deviations of the noise, as the microscope shows them."""
-    kx, ky = frequencies(c.shape, c.pixel_a)
-    transfer = ctf.at(kx, ky)
-    square = kx * kx + ky * ky
-    grain = rng.standard_normal(c.shape, dtype=np.float32)
-    wave = scipy.fft.rfft2(grain) * _shaped(square, transfer, SOLVENT_LENGTH_A, c.shape[1], c.solvent)
-    thick = np.zeros(c.shape, np.float32)
-    if blobs:
-        for kind, blob in blobs:
-            stamp(thick, (GOLD_ABSORBS / ICE_ABSORBS if kind == "gold" else 1) * blob.thickness, blob.x, blob.y)
+    # Wider than the picture, so that what a Fourier transform carries around the edge is cut off.
+    margin = 2 * int(np.ceil(ctf.delocalisation_a(c.pixel_a) / c.pixel_a)) + 8
+    ny, nx = (scipy.fft.next_fast_len(side + 2 * margin, real=True) for side in c.shape)
+    kx, ky = frequencies((ny, nx), c.pixel_a)
+    transfer, square = ctf.at(kx, ky), kx * kx + ky * ky
+    grain = rng.standard_normal((ny, nx), dtype=np.float32)
+    wave = scipy.fft.rfft2(grain, overwrite_x=True) * _shaped(square, transfer, SOLVENT_LENGTH_A, nx, c.solvent)
+    dark, phase = np.zeros(c.shape, np.float32), np.zeros(c.shape, np.float32)
+    for kind, blob in blobs:
+        absorbs, shifts = (GOLD_ABSORBS, 0.0) if kind == "gold" else (ICE_ABSORBS, ICE_PHASE)
+        stamp(dark, np.float32(absorbs) * blob.thickness, blob.x, blob.y)
+        stamp(phase, np.float32(shifts) * blob.thickness, blob.x, blob.y)
     if film is not None:
-        texture = _shaped(square, transfer, CARBON_LENGTH_A, c.shape[1], CARBON_GRAIN**2)
-        # The same random numbers as the ice's would make the carbon's grain a copy of it, which no film is.
-        wave += scipy.fft.rfft2(film * rng.standard_normal(c.shape, dtype=np.float32)) * texture
-        thick += np.float32(CARBON_ABSORBS / ICE_ABSORBS) * film
+        dark += np.float32(CARBON_ABSORBS) * film
+        phase += np.float32(CARBON_PHASE) * film
+        # Its own random numbers: those of the ice would make the carbon's grain a copy of it, which no film is.
+        grain = rng.standard_normal((ny, nx), dtype=np.float32) * _widened(film, (ny, nx), margin)
+        wave += scipy.fft.rfft2(grain, overwrite_x=True) * _shaped(
+            square, transfer, CARBON_LENGTH_A, nx, CARBON_GRAIN**2
+        )
     if blobs or film is not None:
-        wave += scipy.fft.rfft2(np.float32(ICE_PHASE) * thick) * transfer
-    found: Floats = scipy.fft.irfft2(wave, s=c.shape)
-    return found - np.float32(ICE_ABSORBS) * thick
+        wave += scipy.fft.rfft2(_widened(phase, (ny, nx), margin), overwrite_x=True) * transfer
+    whole: Floats = scipy.fft.irfft2(wave, s=(ny, nx), overwrite_x=True)
+    return whole[margin : margin + c.shape[0], margin : margin + c.shape[1]] - dark
+
+
+def _widened(image: Floats, shape: tuple[int, int], margin: int) -> Floats:
+    """The image continued by its edge pixels to ``shape``, ``margin`` of them at the top and at the left."""
+    widths = [(margin, side - margin - own) for side, own in zip(shape, image.shape, strict=True)]
+    return np.pad(image, widths, mode="edge")
 
 
 def _shaped(square: Floats, transfer: Floats, length_a: float, nx: int, variance: float) -> Floats:
