@@ -1,4 +1,4 @@
-"""``beamsieve emulate dectris|karabo``: a detector that is not there, over the same wire formats."""
+"""``beamsieve emulate dectris|karabo|micrographs``: a detector or microscope that is not there."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from ..emulators.dectris import DectrisEmulator
 from ..emulators.frames import FrameSpec, Shot, frames_from
 from ..emulators.karabo import KaraboEmulator, Layout
 from ..emulators.tally import Tally
+from .emulate_micrographs import micrographs
 from .run import write_json
 from .sending import ProgressLine, explained, patience, stopping
 
-app = typer.Typer(help="Emulate a detector: frames of a file, or simulated shots.", no_args_is_help=True)
+app = typer.Typer(help="Emulate a detector or a microscope: from files, or simulated.", no_args_is_help=True)
+app.command()(micrographs)
 
 Endpoint = Annotated[str, typer.Option("--endpoint", help="where to listen, such as tcp://*:9999")]
 Connect = Annotated[bool, typer.Option("--connect", help="connect to the endpoint instead of listening there")]

@@ -132,8 +132,8 @@ class DecodeMicrographs:
             flags.append("pixel_disagrees")
         microscope: dict[str, Any] = {name: info[name] for name in _NAMED if name in info}
         said: tuple[Mapping[str, Any], ...] = (image.info, companions.get("mdoc", {}), companions.get("xml", {}))
-        for values in (*said, self._said):
-            microscope |= {name: value for name, value in values.items() if name not in _NOT_MICROSCOPE}
+        for part in (*said, self._said):
+            microscope |= {name: value for name, value in part.items() if name not in _NOT_MICROSCOPE}
         told = {"pixel_a": pixel_a, "pixel_from": chosen, "flags": tuple(flags)}
         told["repaired"] = image.info.get("repaired", 0)
         return {**told, "microscope": MappingProxyType(microscope)}
