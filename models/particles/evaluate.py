@@ -7,101 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .candidates import Labelled
 from .fields import Field, Found, Pick, Progress, find
-from .matching import Curve, Point, Ranked, average_precision, centre_error, curve, f_score, join, rank
+from .matching import Curve, Ranked, average_precision, centre_error, curve, f_score, join, rank
+from .scores import AtRadius, Estimate, Scores, scores_of
+
+__all__ = ["BORDER", "RADII", "AtRadius", "Estimate", "Scores", "evaluate", "score", "scores_of"]
 
 RADII = (0.2, 0.5)
 """Radii of matching, in particle diameters."""
 BORDER = 0.5
 """Particles nearer to an edge than this, in diameters, are not asked for, where a bundle says nothing else."""
 RESAMPLES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number with its 95 % interval; the interval is NaN where one micrograph alone gives it."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if math.isnan(self.low):
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-@dataclass(frozen=True, slots=True)
-class AtRadius:
-    """Scores at one radius. ``best_f1``, ``best_f2``: the points of the curve with the highest F1 and F2.
-
-    ``precision``, ``recall``, ``f1``, ``f2``: of the picks at the threshold in force, matched by themselves.
-    ``error_mean``, ``error_rms``: of matched candidates from their particles, in diameters, ``error_rms_px`` in pixels.
-    """
-
-    radius: float
-    average_precision: Estimate
-    best_f1: Point | None
-    best_f2: Point | None
-    precision: Estimate
-    recall: Estimate
-    f1: float
-    f2: float
-    error_mean: float
-    error_rms: float
-    error_rms_px: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scores:
-    """Scores of one picker on one set of micrographs, at the threshold in force ``threshold``.
-
-    ``at``: by radius in diameters; ``curves``: the precision-recall curves behind them. ``picks``, ``targets``: per
-    micrograph, in the order of ``names``. ``on_carbon``: share of all picks that lie on carbon, ``carbon_share``: share
-    of all pixels that do; NaN where nobody knows. ``seconds``: per micrograph.
-    """
-
-    names: tuple[str, ...]
-    threshold: float
-    diameter_a: float
-    border: float
-    at: dict[float, AtRadius]
-    curves: dict[float, Curve]
-    picks: tuple[int, ...]
-    targets: tuple[int, ...]
-    on_carbon: float
-    carbon_share: float
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, None for what is not defined; of the curves at most 200 points each."""
-        plain = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in {"at", "curves"}}
-        plain["at"] = {f"{radius:g}": asdict(row) for radius, row in self.at.items()}
-        plain["curves"] = {f"{radius:g}": _thinned(line) for radius, line in self.curves.items()}
-        cleaned: dict[str, Any] = _plain(plain)
-        return cleaned
-
-
-def _thinned(line: Curve, points: int = 200) -> dict[str, list[float]]:
-    which = np.unique(np.linspace(0, max(len(line.threshold) - 1, 0), points).round().astype(int))[
-        : len(line.threshold)
-    ]
-    return {name: getattr(line, name)[which].round(5).tolist() for name in ("threshold", "precision", "recall")}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def evaluate(

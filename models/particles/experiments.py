@@ -118,8 +118,10 @@ def by_fold(
             if with_baselines:
                 entrants += without_network(study, [partial(Field.of, m) for m in own], {})
             for one in entrants:
-                found = find(one.make()[0], test, study.progress, len(test))
-                parts.setdefault(one.name, []).append(found)
+                made = one.make()
+                parts.setdefault(one.name, []).append(find(made[0], test, study.progress, len(test)))
+                if made[1] is not None:
+                    study.draw(f"fold {number + 1} {one.name}", one.make, partial(Field.of, test[0]), made[1])
         return {"rows": [_pooled(study, name, found) for name, found in parts.items()]}
 
     identity = {"recipe": study.recipe, "changes": dict(study.changes), "baselines": with_baselines, **data}

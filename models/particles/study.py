@@ -25,6 +25,7 @@ from .fields import Field, Found, Pick, Progress, find
 from .maps import Volume
 from .pick import Picker, PickOptions
 from .recipes import make_options
+from .report import draw_picks
 from .simulator import Conditions, simulate
 from .train import train
 
@@ -95,6 +96,7 @@ class Study:
     """Where rows and bundles are kept, how trainings are done, who is told of progress, and what scores are about.
 
     ``recipe`` and ``changes``: what ``make_options`` is given. ``border``: see ``score``. ``seed``: of everything.
+    ``pictures``: folder for the picks of each row's first micrograph; None: none are drawn.
     """
 
     out: Path
@@ -104,6 +106,7 @@ class Study:
     changes: Mapping[str, Any] = field(default_factory=dict)
     border: float = BORDER
     seed: int = 0
+    pictures: Path | None = None
 
     def row(self, name: str, identity: Mapping[str, Any], compute: Callable[[], Row]) -> Row:
         """What ``compute`` gives, or gave in an earlier run with the same ``identity``. Raises ``OSError``."""
@@ -143,8 +146,22 @@ class Study:
         rows = []
         for one in entrants:
             about = {"picker": one.name, **one.identity, "test": dict(identity)}
-            rows.append(self.row(f"{title} {one.name}", about, partial(self._scored_by, title, one, test)))
+            name = f"{title} {one.name}"
+            rows.append(self.row(name, about, partial(self._scored_by, title, one, test)))
+            self.draw(name, one.make, test[0], rows[-1]["scores"]["threshold"])
         return rows
+
+    def draw(
+        self, name: str, make: Callable[[], tuple[Pick, float | None]], field: Callable[[], Field], threshold: float
+    ) -> None:
+        """Draw the picks on a field, unless there are to be no pictures or it is there. Raises ``OSError``."""
+        if self.pictures is None or (self.pictures / f"{_slug(name)}.png").exists():
+            return
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        shown = field()
+        found = find(make()[0], [shown])[0]
+        path = self.pictures / f"{_slug(name)}.png"
+        draw_picks(path, shown.image, found, threshold, self.diameter_a, title=f"{name}: {shown.name}")
 
     def _scored_by(self, title: str, one: Entrant, test: Sequence[Callable[[], Field]]) -> Row:
         pick, threshold = one.make()
