@@ -49,7 +49,7 @@ class Journal:
         self.path = path
         self.held: set[int] = set()
         self._policy = policy or Policy()
-        self._facts = facts or NoFacts()
+        self._facts: Facts = NoFacts() if facts is None else facts
         self._wall = wall
         self._leases = Leases(lease_s, clock, wall)
         self._lock = threading.RLock()

@@ -184,7 +184,7 @@ class Scanner:
         name = entry.name
         if self._excluded(name):
             directory.others.add(name)
-        elif entry.is_dir(follow_symlinks=self._follow):
+        elif self._is(entry.is_dir):
             if os.path.abspath(entry.path) not in self._skip:
                 folders.add(name)
         elif not self._wanted(below + name):
@@ -195,8 +195,14 @@ class Scanner:
             self.unusable[ascii(below + name)] = "its name is not UTF-8 text: rename it"
             directory.others.add(name)
         else:
-            return entry.is_file(follow_symlinks=self._follow)
+            return self._is(entry.is_file)
         return False
+
+    def _is(self, test: Callable[..., bool]) -> bool:
+        try:
+            return test(follow_symlinks=self._follow)
+        except OSError:
+            return False  # a link that leads to itself must not hide the files beside it
 
     def _forget(self, below: str, seen: Seen) -> None:
         for name in self._directories.pop(below).files:
