@@ -1,4 +1,4 @@
-"""The command line: ``beamsieve run|check|schema|demo|emulate|record|replay|classify|train|evaluate|models …``."""
+"""The command line: ``beamsieve run|check|demo|emulate|record|replay|classify|pick|train|evaluate|models …``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from .commands.demo import demo
 from .commands.emulate import app as emulate
 from .commands.evaluate import app as evaluate
 from .commands.inspect import inspect
+from .commands.journal import retry, status
 from .commands.models import app as models
+from .commands.pick import pick
 from .commands.record import record, replay
 from .commands.recover import recover
+from .commands.rethreshold import rethreshold
 from .commands.run import check, run, schema
 from .commands.train import app as train
 
@@ -33,6 +36,10 @@ app.add_typer(emulate, name="emulate")
 app.command()(record)
 app.command()(replay)
 app.command()(classify)
+app.command()(pick)
+app.command()(rethreshold)
+app.command()(status)
+app.command()(retry)
 app.add_typer(train, name="train")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(models, name="models")

@@ -9,10 +9,10 @@ other programs, with all candidates and the particles in HDF5. A journal remembe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ from ..decode.micrographs import DecodeMicrographs, MicrographSettings
 from ..decode.quality import QualitySettings
 from ..errors import plain
 from ..flow.channel import WhenFull
-from ..flow.frame import BadData, Failure
+from ..flow.frame import BadData, Failure, Result, RunEnd, RunStart
 from ..flow.infer import Infer
 from ..flow.life import ServiceSettings
 from ..flow.metrics import MICROGRAPH_LATENCY_S, Metrics
@@ -33,7 +33,7 @@ from ..sinks.picks.settings import PickSettings
 from ..sinks.picks.sink import PickSink
 from ..sources.folder.settings import FolderSettings
 from ..sources.folder.source import FolderSource
-from .picking import PickerSettings, PickWork
+from .picking import PickerSettings, PickWork, as_picks
 
 T = TypeVar("T")
 JOURNAL = "journal.sqlite"
@@ -90,7 +90,8 @@ class Daemon:
         return self.picks.healthy()
 
     def close(self) -> None:
-        """Nothing is left open once the pipeline is over."""
+        """Give back files that were taken and not finished, and close the journal, once the pipeline is over."""
+        self.source.finish()
 
 
 def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
@@ -119,7 +120,7 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
         raise ConfigError(mistakes)
     picks = PickSink(settings.files, metrics, config=config, base=base)
     journal = source_settings.journal or picks.directory / JOURNAL
-    source = FolderSource(source_settings, metrics, journal=journal)
+    source = FolderSource(source_settings, metrics, journal=journal, outputs=[picks.directory])
     metrics.on_failure = tell(source)
     picker = work
 
@@ -133,7 +134,7 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
             Each("decode", decode, workers=settings.flow.workers, burst=1),
             Infer("pick", picker, size=1, wait_s=0.0),
         ],
-        [picks],
+        [picks, Remember(source)],
         metrics,
         queue=settings.flow.queue,
         queue_bytes=settings.flow.queue_mb * 10**6,
@@ -141,6 +142,41 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
         warm_up=warm_up,
     )
     return Daemon(pipeline, source, picks, yields, bundle.card.name, picker.threshold, journal)
+
+
+class Remember:
+    """A sink that tells the journal what each micrograph gave, for ``beamsieve status``."""
+
+    def __init__(self, source: FolderSource) -> None:
+        self._source = source
+
+    def start(self, mark: RunStart) -> None:
+        """Nothing to begin."""
+
+    def write(self, results: Sequence[Result]) -> Sequence[Failure]:
+        """Note picks, candidates and seconds."""
+        for result in results:
+            found = as_picks(result)
+            numbers: dict[str, Any] = {"picks": int(found.picked.sum()), "candidates": len(found.candidates)}
+            if found.skipped:
+                numbers["skipped"] = ", ".join(found.skipped)
+            self._source.record(
+                result.frame.key, {**numbers, "seconds": round(sum(result.found["seconds"].values()), 2)}
+            )
+        return ()
+
+    def end(self, mark: RunEnd) -> None:
+        """Nothing to close."""
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def lost(self) -> Sequence[Failure]:
+        """Nothing is lost."""
+        return ()
+
+    def close(self) -> None:
+        """The daemon closes the journal."""
 
 
 def tell(source: FolderSource) -> Callable[[Failure], None]:
