@@ -12,6 +12,7 @@ import numpy as np
 import typer
 
 from ..errors import plain
+from .evaluate_particles import particles
 from .run import write_json
 from .train import bars
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ...models.hits.evaluate import Scores
 
 app = typer.Typer(help="Score a model on fresh test data.", no_args_is_help=True)
+app.command()(particles)
 REAL = Path("spi-pr772") / "labelled27.npz"
 
 
