@@ -160,7 +160,7 @@ def _show(records: Sequence[Record], counts: Sequence[Recount], threshold: float
     if missing:
         total = sum(count.without_image for count in missing)
         typer.echo(
-            f"{total} picks in {len(missing)} micrographs have no image: the micrographs are gone, have changed, or are "
+            f"{total} picks in {len(missing)} micrographs have no image: the micrographs are gone, changed, or "
             f"movies ({missing[0].name} …); pick these again to have them"
         )
     if not dry_run and any(not count.drawn for count in counts):

@@ -79,7 +79,7 @@ def _load(path: Path) -> npt.NDArray[Any]:
         raise BadData(
             REASON,
             f"{path}: in cryoSPARC's compressed format; save it as numpy with cryosparc-tools: "
-            "Dataset.load(...).save(..., format=1)",
+            "Dataset.load(...).save(..., format=NUMPY_FORMAT)",
         )
     if magic != MAGIC:
         raise BadData(REASON, f"{path}: does not begin as a numpy array; name a .cs file")

@@ -16,6 +16,9 @@ from .centres import REASON, read_text
 VERSION = "# version 30001"
 _TOKEN = re.compile(r"""'([^']*)'(?=\s|$)|"([^"]*)"(?=\s|$)|(\S+)""")
 
+_PLAIN = re.compile(r"[^\s#_'\";$\[\]]\S*")
+_RESERVED = re.compile(r"(data_|loop_|save_|stop_|global_)", re.IGNORECASE)
+
 
 @dataclass(slots=True)
 class Block:
@@ -92,8 +95,12 @@ def _tokens(text: str) -> Iterator[str]:
 
 
 def quote(text: str) -> str:
-    """A value that reads back as it is: in quotes where it has blanks, is empty, or would mean something else."""
-    if text and not re.search(r"\s", text) and text[0] not in "#_'\"" and not text.startswith(("data_", "loop_")):
+    """A value that reads back as it is: in quotes where it has blanks, is empty, or would mean something else.
+
+    A line break cannot be written, and becomes ``_``.
+    """
+    text = re.sub(r"[\r\n]", "_", text)
+    if _PLAIN.fullmatch(text) and not _RESERVED.match(text):
         return text
     return f'"{text}"' if '"' not in text else f"'{text}'"
 
