@@ -154,6 +154,7 @@ class Journal:
             # This revision was never done, and the content that failed is gone: the new one starts afresh.
             rows.sign(database, row.number, file, change)
             database.execute("UPDATE files SET attempts=0, deaths=0 WHERE id=?", (row.number,))
+            row = replace(row, attempts=0, deaths=0)
             if row.state == "set_aside":
                 self._taken_up.append(row.name)
         rows.take(database, row.number, file, us, now, change)
