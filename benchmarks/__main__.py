@@ -4,7 +4,8 @@
 
 Run it in the repository's root, on a machine that does nothing else. ``decode``: cost of each step before the network.
 ``runner``: the network alone; needs torch and numpy only. ``throughput``, ``latency``, ``memory``: the whole daemon, as
-a process of its own, with an emulated detector in another. What is not installed is left out, with a line that says so.
+a process of its own, with an emulated detector in another. ``picking``: DeepEM's scan of whole micrographs beside the
+naive one. What is not installed is left out, with a line that says so.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pathlib import Path
 
 from .report import Report, machine, save
 
-NAMES = ("decode", "runner", "throughput", "latency", "memory")
-ON_A_GPU = ("runner", "throughput", "latency")
+NAMES = ("decode", "runner", "throughput", "latency", "memory", "picking")
+ON_A_GPU = ("runner", "throughput", "latency", "picking")
 
 
 def main() -> int:
@@ -35,6 +36,8 @@ def main() -> int:
     options.add_argument("--repeats", type=int, help="runs of each throughput, whose median counts (default: 3, 1)")
     options.add_argument("--frames", type=int, help="shots of the memory benchmark (default: a million, quick 100 000)")
     options.add_argument("--only", default="", help="throughput: only rows whose name has this in it")
+    options.add_argument("--picker", default="particles-general", help="picking: name or path of the model")
+    options.add_argument("--full", action="store_true", help="picking: run the naive scan once in full, too")
     options.add_argument("--json", type=Path, help="write all numbers to this file")
     options.add_argument("--save", action="store_true", help="write them to benchmarks/results/DEVICE-DATE.json")
     asked = options.parse_args()
@@ -65,12 +68,18 @@ def main() -> int:
     return 1 if missing and not reports else 0
 
 
-def run(name: str, folder: Path, asked: argparse.Namespace) -> Report:
+def run(name: str, folder: Path, asked: argparse.Namespace) -> Report:  # noqa: PLR0911
     """One benchmark, with what it needs imported only now. Raises ``ImportError`` where that is not installed."""
     if name == "runner":  # needs neither zmq nor h5py
         from . import runner
 
         return runner.measure(asked.bundle, device=asked.device, threads=asked.threads, quick=asked.quick)
+    if name == "picking":
+        from . import picking
+
+        return picking.measure(
+            folder, picker=asked.picker, device=asked.device, threads=asked.threads, quick=asked.quick, full=asked.full
+        )
     from . import decode, latency, memory, throughput
     from .shots import Shots
 

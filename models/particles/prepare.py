@@ -218,7 +218,9 @@ def _orders(t: npt.NDArray[np.float64], sample: npt.NDArray[np.float64] | None =
 def _background(image: Floats, sigma: float) -> Floats:
     """The image under a Gaussian: three box filters of the same total variance, whose cost is that of none."""
     width = 2 * round((math.sqrt(4 * sigma**2 + 1) - 1) / 2) + 1
-    blurred = image
-    for _ in range(3):
-        blurred = ndimage.uniform_filter(blurred, width, mode="reflect")
+    blurred = image.copy()
+    for _ in range(
+        3
+    ):  # each axis is filtered line by line, so that the result may take the place of what it is made of
+        ndimage.uniform_filter(blurred, width, output=blurred, mode="reflect")
     return blurred
