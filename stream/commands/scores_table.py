@@ -19,12 +19,13 @@ def show(title: str, rows: list[Row]) -> None:
 
     from ...models.particles.scores import scores_of
 
-    console = Console(width=None if Console().is_terminal else 190)
+    # A line of a table that is broken in the middle of a number is of no use; a terminal can scroll or be widened.
+    console = Console(width=max(Console().width, 180))
     near = f"{0.2:g} D"
     table = Table(title=title)
     for heading in ("", "picker", f"AP {near}", "AP 0.5 D", f"F1 {near}", f"F2 {near}", "from", "precision", "recall"):
-        table.add_column(heading, no_wrap=heading != "", justify="left" if heading in {"", "picker"} else "right")
-    for heading in ("centre error", "picks/particles", "on carbon", "s/micrograph"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading in {"", "picker"} else "right")
+    for heading in ("centre error", "picks/true", "on carbon", "s each"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         s = scores_of(row["scores"])
@@ -33,7 +34,7 @@ def show(title: str, rows: list[Row]) -> None:
             row["row"],
             row["picker"],
             str(at.average_precision),
-            str(far.average_precision),
+            f"{far.average_precision.value:.3f}",
             f"{at.best_f1.f:.3f}" if at.best_f1 else "-",
             f"{at.best_f2.f:.3f}" if at.best_f2 else "-",
             f"{s.threshold:.3f}",
