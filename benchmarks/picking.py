@@ -28,7 +28,8 @@ from .report import Report, Target
 
 COLUMNS = {
     "what": "s", "step px": "d", "seconds": ".2f", "naive s": ",.0f", "× naive": ",.0f", "prepare": ".2f",
-    "scan": ".2f", "decide": ".3f", "per hour": ",.0f", "MB at rest": ",.0f", "MB peak": ",.0f", "MB of it image": ",.0f",
+    "scan": ".2f", "decide": ".3f", "per hour": ",.0f", "MB at rest": ",.0f", "MB peak": ",.0f",
+    "MB of it image": ",.0f",
 }  # fmt: skip
 KLH = (2048, 2048)
 PAPER_STEP = 20
@@ -143,9 +144,7 @@ def _micrographs(report: Report, bundle: Bundle, device: str, threads: int, quic
         shape = " × ".join(map(str, prepared.image.shape))
         report.notes.append(f"{what}: {shape} pixels at the model's {picker.pixel_a:.3g} Å, box {picker.box}")
         if (ny, nx) == (4096, 4096):
-            report.targets.append(
-                Target("micrographs of 4096², picker alone", PER_HOUR, 3600 / row["seconds"], "per hour")
-            )
+            report.targets.append(Target("micrographs of 4096², picker alone", PER_HOUR, 3600 / seconds, "per hour"))
 
 
 def _memory(report: Report, bundle: Bundle, threads: int, quick: bool) -> None:
