@@ -36,12 +36,10 @@ KEPT_BYTES, LARGEST_KEPT_BYTES = 1 << 29, 1 << 25
 class Readiness:
     """Decides whether the daemon is ready to be relied on, and says why not.
 
-    Ready only after warm-up; not ready while the share of failed shots of the last minute is over its limit, while the
-    source is silent for too long, or while a sink cannot keep what it is given. ``now`` is a monotonic clock, seconds;
-    ``where`` says what the source listens to.
+    Ready only after warm-up; not ready while the share of failed frames lately is over its limit, while the source is
+    silent for too long, or while a sink cannot keep what it is given. ``now`` is a monotonic clock, seconds; ``where``
+    says what the source listens to.
     """
-
-    WINDOW_S = 60.0
 
     def __init__(
         self,
@@ -69,23 +67,23 @@ class Readiness:
         silent = self._now() - self._pipeline.metrics.last_read
         if silent > self._settings.silent_s:
             found.append(f"source silent for {silent:.0f} s (limit {self._settings.silent_s:g} s){self._where}")
-        failed, read = self._last_minute()
-        if read and failed > self._settings.failure_limit * read:
+        failed, read = self._lately()
+        if read >= self._settings.failure_least and failed > self._settings.failure_limit * read:
             reasons = self._pipeline.metrics.tally().failures
             worst = max(reasons, key=lambda reason: reasons[reason])
             found.append(
-                f"{failed} of the last {read} shots failed (limit {self._settings.failure_limit:.1%}), mostly {worst}"
+                f"{failed} of the last {read} frames failed (limit {self._settings.failure_limit:.1%}), mostly {worst}"
             )
         said = self._sinks_say()
         return [*found, said] if said else found
 
-    def _last_minute(self) -> tuple[int, int]:
+    def _lately(self) -> tuple[int, int]:
         tally = self._pipeline.metrics.tally()
         now = self._now()
         with self._lock:
             if now - self._past[-1][0] >= 1:
                 self._past.append((now, tally.failed, tally.read))
-            while len(self._past) > 1 and self._past[1][0] <= now - self.WINDOW_S:
+            while len(self._past) > 1 and self._past[1][0] <= now - self._settings.failure_window_s:
                 self._past.popleft()
             _, failed, read = self._past[0]
         return tally.failed - failed, tally.read - read
@@ -212,7 +210,7 @@ def serve(
             _drain(pipeline, settings.grace_s)
         left = pipeline.settle()
         if left:
-            log.warning("%d shots were in flight and are counted as dropped (abort)", left)
+            log.warning("%d frames were in flight and are counted as dropped (abort)", left)
         return BROKEN if pipeline.error else DRAINED
     finally:
         server.close()
@@ -252,7 +250,7 @@ def _drain(pipeline: Pipeline, grace_s: float) -> None:
     if pipeline.wait(0.75 * grace_s):
         return
     in_flight = pipeline.metrics.tally().in_flight
-    log.warning("grace period: aborting with %d shots in flight after %g s", in_flight, 0.75 * grace_s)
+    log.warning("grace period: aborting with %d frames in flight after %g s", in_flight, 0.75 * grace_s)
     pipeline.abort()
     if not pipeline.wait(0.25 * grace_s):
         log.error("a stage did not end within the grace period; its files were flushed at most a second before")

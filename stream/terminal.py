@@ -104,6 +104,7 @@ class YieldLine(Line):
     """
 
     WINDOW_S = 600
+    TELLING_S = 60
 
     def __init__(self, metrics: Metrics, out: TextIO | None = None, every_s: float = 5.0) -> None:
         super().__init__(out, every_s)
@@ -116,7 +117,7 @@ class YieldLine(Line):
         assert yields is not None, "a beamline of micrographs counts yields"
         trend, waiting = yields.trend(), yields.waiting()
         speed = self._read.rate(now, 0, tally.read)
-        parts = [f"{3600 * speed.per_second:.0f} micrographs/h" if speed.shots else "no micrographs now"]
+        parts = [self._speed(speed) if speed.shots else "no micrographs now"]
         if trend.micrographs:
             parts.append(f"picks {trend.last:.0f} (last 10: {trend.recent:g}, session: {trend.median:g})")
             parts.append(f"{trend.particles} particles in {trend.micrographs} micrographs")
@@ -131,3 +132,9 @@ class YieldLine(Line):
         if problems:
             parts.append("NOT READY: " + "; ".join(problems))
         return " │ ".join(parts)
+
+    def _speed(self, speed: Rate) -> str:
+        """Micrographs per hour, once they say something."""
+        if speed.seconds < self.TELLING_S:
+            return f"{speed.shots} micrographs"
+        return f"{3600 * speed.per_second:.0f} micrographs/h"

@@ -191,7 +191,7 @@ def test_bad_messages_lose_nothing_else_and_make_it_unready(daemon: Callable[...
         assert sender.finished.wait(10)
         code, body = until(lambda: running.get("/readyz"), "an answer")
         assert code == 503
-        assert "of the last 198 shots failed" in body
+        assert "of the last 198 frames failed" in body
         assert running.metric('beamsieve_source_events_total{kind="missing"}') == 2
         assert running.stop() == 0
     found = running.result()

@@ -85,7 +85,7 @@ def test_ready_follows_warm_up_silence_failures_and_sinks() -> None:
     line.metrics.ledger.read(100)
     for i in range(11):
         line.metrics.failed(Failure(Key("r", i), "decompress", "?"))
-    assert readiness.problems() == ["11 of the last 100 shots failed (limit 10.0%), mostly decompress"]
+    assert readiness.problems() == ["11 of the last 100 frames failed (limit 10.0%), mostly decompress"]
     now[0] = line.metrics.last_read = 60.0
     readiness.problems()
     now[0] = line.metrics.last_read = 121.0
@@ -141,7 +141,7 @@ def test_a_stage_that_hangs_is_aborted_within_the_grace_period(caplog: pytest.Lo
     serve(line, ServiceSettings(port=0, grace_s=0.4), stop=stop, show_s=0.01)
     tally = line.metrics.tally()
     assert tally.read == tally.dropped == 10
-    assert "aborting with 10 shots in flight" in caplog.text
+    assert "aborting with 10 frames in flight" in caplog.text
     hang.set()
     line.wait(10)
     assert line.metrics.tally() == tally, "what comes out after the end must not be counted again"

@@ -55,6 +55,11 @@ class WatchSettings(ServiceSettings):
     silent_s: float = Field(
         1800, gt=0, description="not ready when the folder gave no micrograph for this long: has the session stopped?"
     )
+    failure_limit: float = Field(
+        0.1, ge=0, le=1, description="not ready when more than this share of the micrographs read lately failed"
+    )
+    failure_window_s: float = Field(1800, gt=0, description="how far back lately goes")
+    failure_least: int = Field(10, ge=1, description="fewer micrographs than this within that time say nothing")
     grace_s: float = Field(
         60, gt=0, description="time to drain after SIGTERM; at three quarters of it the rest is left for the next start"
     )

@@ -17,5 +17,7 @@ class ServiceSettings(Settings):
     )
     silent_s: float = Field(30, gt=0, description="not ready when the source gave no shot for this long")
     failure_limit: float = Field(
-        0.05, ge=0, le=1, description="not ready when more than this share of the last minute's shots failed"
+        0.05, ge=0, le=1, description="not ready when more than this share of the frames read lately failed"
     )
+    failure_window_s: float = Field(60, gt=0, description="how far back lately goes")
+    failure_least: int = Field(1, ge=1, description="fewer frames than this within that time say nothing")
