@@ -114,7 +114,7 @@ class Session:
 
 
 class MicrographWriter:
-    """Writes a session. ``run`` returns when all is written, or soon after ``stop`` is set, with the last file whole."""
+    """Writes a session. ``run`` returns when all is written, or after the file in work once ``stop`` is set."""
 
     def __init__(
         self, session: Session, camera: Camera, *, clock: Clock | None = None, tell: Callable[[str], None] | None = None

@@ -179,7 +179,7 @@ def _opened(stream: BinaryIO, size: int, name: str) -> _Opened:
     start = stream.read(mrc.HEADER_BYTES)
     if not start:
         raise BadData("empty", f"{name}: 0 bytes; it is being written, or was never finished")
-    if start[:4] in _TIFF and size >= 8:
+    if start[:4] in _TIFF:
         return _open_tiff(stream, size, name)
     if start.startswith(pictures.PNG):
         return _open_picture(stream, size, name, pictures.read_png_header)

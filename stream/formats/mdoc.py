@@ -69,7 +69,7 @@ def read_mdoc(path: str | os.PathLike[str]) -> Mdoc:
         line = raw.strip()
         if found := _SECTION.match(line):
             sections.append({"index": found[2]})
-        elif line.startswith("[T"):
+        elif line.startswith("["):
             titles.append(line.strip("[]").partition("=")[2].strip())
         elif "=" in line:
             key, _, value = line.partition("=")

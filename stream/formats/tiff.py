@@ -83,15 +83,10 @@ class _Reader:
     def __init__(self, stream: BinaryIO, size: int, name: str) -> None:
         self.stream, self.size, self.name = stream, size, name
         self.end = 0
-        start = self.bytes(0, 16 if size >= 16 else 8, "header")
-        self.order = {b"II": "<", b"MM": ">"}[start[:2]]
-        version = struct.unpack(f"{self.order}H", start[2:4])[0]
-        self.big = version == 43
-        self.first = struct.unpack(f"{self.order}Q", start[8:16])[0] if self.big else self.long(start[4:8])
-
-    def long(self, data: bytes) -> int:
-        """A 32-bit number."""
-        return int(struct.unpack(f"{self.order}I", data)[0])
+        self.order = ">" if self.bytes(0, 4, "header")[:2] == b"MM" else "<"
+        self.big = struct.unpack(f"{self.order}H", self.bytes(2, 2, "header"))[0] == 43
+        place = self.bytes(8, 8, "header") if self.big else self.bytes(4, 4, "header")
+        self.first = int(struct.unpack(self.order + ("Q" if self.big else "I"), place)[0])
 
     def bytes(self, at: int, n: int, what: str) -> bytes:
         """``n`` bytes at ``at``."""
@@ -262,7 +257,8 @@ def promised_pages(chain: Chain) -> int | None:
     if not description.startswith('{"shape"'):
         return None
     try:
-        shape = json.loads(description)["shape"]
-        return int(shape[0]) if len(shape) == 3 else None
+        shape = tuple(map(int, json.loads(description)["shape"]))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
+    page = chain.pages[0]
+    return shape[0] if len(shape) == 3 and shape[1:] == (page.length, page.width) else None
