@@ -110,14 +110,19 @@ def split(micrographs: Sequence[Labelled], share: float, seed: int) -> tuple[lis
     order = np.random.default_rng(seed).permutation(len(micrographs))
     count = max(1, round(share * len(micrographs)))
     held = [int(i) for i in order if len(micrographs[i].x)][:count]
-    rest = [m for i, m in enumerate(micrographs) if i not in held]
+    return divide(micrographs, [micrographs[i].name for i in held])
+
+
+def divide(micrographs: Sequence[Labelled], names: Sequence[str]) -> tuple[list[Labelled], list[Labelled]]:
+    """Training and validation micrographs, of which those ``names`` validate. Raises as ``split``."""
+    rest, held = [m for m in micrographs if m.name not in names], [m for m in micrographs if m.name in names]
     particles = sum(len(m.x) for m in rest)
-    if not held or particles < LEAST_PARTICLES:
+    if not sum(len(m.x) for m in held) or particles < LEAST_PARTICLES:
         raise ValueError(
             f"{particles} particles on {len(rest)} micrographs to train from: at least {LEAST_PARTICLES} are needed, "
             "and one more micrograph with particles to validate on; label more"
         )
-    return rest, [micrographs[i] for i in sorted(held)]
+    return rest, held
 
 
 class Ground:

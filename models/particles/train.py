@@ -24,7 +24,7 @@ from torch.nn import functional
 from ..bundle import load_bundle
 from ..progress import Lines
 from .candidates import Labelled
-from .dataset import Ground, Scaled, check, scale_all, split
+from .dataset import Ground, Scaled, check, divide, scale_all, split
 from .deepem import DeepEM, Layout, folded, layout_of
 from .mining import mine
 from .recipes import Options, Progress, geometry, make_options
@@ -213,12 +213,19 @@ def _counts(loss: Tensor, scores: Tensor, target: Tensor) -> tuple[float, float,
     return float(loss.detach()) * len(target), float(right) * len(target), float(len(target))
 
 
-def train(options: Options, micrographs: Sequence[Labelled], progress: Progress | None = None) -> Path | None:
+def train(
+    options: Options,
+    micrographs: Sequence[Labelled],
+    progress: Progress | None = None,
+    *,
+    held: Sequence[str] = (),
+) -> Path | None:
     """Train on ``micrographs``, choose the threshold on those held back, write bundle and pictures to ``options.out``.
 
-    Returns the path of the ``.pt`` file, or ``None`` when ``stop_after`` ended the run early. Raises ``ValueError`` for
-    options and data that cannot be (too few particles, coordinates outside), with file and remedy, ``BundleError`` for
-    a bundle to start from that cannot be read, ``OSError`` where ``options.out`` cannot be written.
+    ``held``: names of the micrographs that validate; none: a share of them, see ``split``. Returns the path of the
+    ``.pt`` file, or ``None`` when ``stop_after`` ended the run early. Raises ``ValueError`` for options and data that
+    cannot be (too few particles, coordinates outside), with file and remedy, ``BundleError`` for a bundle to start from
+    that cannot be read, ``OSError`` where ``options.out`` cannot be written.
     """
     progress = progress or Lines()
     check(micrographs)
@@ -226,9 +233,8 @@ def train(options: Options, micrographs: Sequence[Labelled], progress: Progress 
     options.out.mkdir(parents=True, exist_ok=True)
     if options.threads:
         torch.set_num_threads(options.threads)
-    rest, held = split(micrographs, options.validation, options.seed)
-    training = scale_all(rest, pixel_a, options.diameter_a, progress)
-    validation = scale_all(held, pixel_a, options.diameter_a, progress)
+    parts = divide(micrographs, held) if held else split(micrographs, options.validation, options.seed)
+    training, validation = (scale_all(part, pixel_a, options.diameter_a, progress) for part in parts)
     if options.positives:
         training = limited(training, options.positives, layout.box)
     trainer = Trainer(options, layout, pixel_a, (training, validation))

@@ -64,11 +64,12 @@ def read_labelled(files: Sequence[Path], how: Reading) -> list[Labelled]:
 def _labelled(path: Path, pixel_a: float, places: Coordinates) -> Labelled:
     wrong = places.wrong if places.wrong is not None else np.zeros(len(places), bool)
     right = ~wrong
-    load = partial(_load, path)
-    return Labelled(path.stem, load, pixel_a, places.x[right], places.y[right], places.x[wrong], places.y[wrong])
+    image = partial(load, path)
+    return Labelled(path.stem, image, pixel_a, places.x[right], places.y[right], places.x[wrong], places.y[wrong])
 
 
-def _load(path: Path) -> Floats:
+def load(path: Path) -> Floats:
+    """The micrograph's image float32 (ny, nx). Raises ``BadData``."""
     image: Floats = read_image(path).data.astype(np.float32)
     return image
 

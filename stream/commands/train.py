@@ -1,4 +1,4 @@
-"""``beamsieve train hits``: simulate, train, choose the threshold, evaluate, write the bundle."""
+"""``beamsieve train hits|particles``: train, choose the threshold, evaluate, write the bundle."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .train_particles import particles
 
 app = typer.Typer(help="Train the models that ship, from a seed.", no_args_is_help=True)
 
@@ -106,3 +108,6 @@ def hits(
         typer.echo(unwritable(error), err=True)
         raise typer.Exit(1) from None
     typer.echo(f"{made}: use it with --bundle {made}; pictures and scores.json lie beside it")
+
+
+app.command()(particles)
