@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from beamsieve.stream.sources.folder import scan
 from beamsieve.stream.sources.folder.layouts import chooser
 from beamsieve.stream.sources.folder.rows import Stat
 from beamsieve.stream.sources.folder.scan import Scanner
@@ -39,8 +38,8 @@ class Asked:
         self.listed: list[str] = []
         self.stats: list[str] = []
         self._scandir, self._stat = os.scandir, os.stat
-        patch.setattr(scan.os, "scandir", self.scandir)
-        patch.setattr(scan.os, "stat", self.stat)
+        patch.setattr("os.scandir", self.scandir)
+        patch.setattr("os.stat", self.stat)
 
     def scandir(self, path: Any) -> Any:
         self.listed.append(os.path.basename(os.path.normpath(path)))
@@ -258,7 +257,7 @@ def test_a_folder_that_may_not_be_read_is_counted_once_and_does_not_hide_the_oth
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(scan.os, "scandir", scandir)
+    monkeypatch.setattr("os.scandir", scandir)
     clock, facts = Clock(), Events()
     look = scanner(tmp_path, clock, facts)
     assert list(look.look().changed) == ["open/2.mrc"]
@@ -275,9 +274,7 @@ def test_a_file_that_may_not_be_asked_for_is_named_and_asked_again(
 ) -> None:
     put(tmp_path / "1.mrc")
     real: Callable[..., os.stat_result] = os.stat
-    monkeypatch.setattr(
-        scan.os, "stat", lambda path, **o: _deny(path) if str(path).endswith("1.mrc") else real(path, **o)
-    )
+    monkeypatch.setattr("os.stat", lambda path, **o: _deny(path) if str(path).endswith("1.mrc") else real(path, **o))
     look = scanner(tmp_path)
     assert look.look().changed == {}
     assert look.unusable == {"1.mrc": "Permission denied"}

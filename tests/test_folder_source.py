@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ import tifffile
 from beamsieve.stream.flow.frame import Failure, Incoming, Raw, RunStart
 from beamsieve.stream.flow.metrics import Metrics
 from beamsieve.stream.flow.yields import Yields
-from beamsieve.stream.sources.folder import complete, journal, scan, watchlist
+from beamsieve.stream.sources.folder import complete, watchlist
 from beamsieve.stream.sources.folder.report import put_back, report
 from beamsieve.stream.sources.folder.settings import FolderSettings
 from beamsieve.stream.sources.folder.source import FolderSource
@@ -662,9 +663,9 @@ def test_a_bell_wakes_at_once_but_not_all_the_time(watching: Any) -> None:
     watch.source._bell.ring()
     assert len(watch.done(watch.run(1))) == 1
     looks = 0
-    look = watch.source._look
+    look: Any = watch.source._look
 
-    def count(now: float) -> list[Incoming]:
+    def count(now: float) -> Any:
         nonlocal looks
         looks += 1
         return look(now)
@@ -797,16 +798,15 @@ def test_a_journal_that_cannot_be_written_for_a_while_loses_nothing(watching: An
     put(watch.root / "a.mrc", mrc())
     (raw,) = watch.run(20)
     put(watch.root / "b.mrc", mrc())
-    real = journal.transaction
 
     def full(database: Any) -> Any:
-        raise journal.sqlite3.OperationalError("database or disk is full")
+        raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(journal, "transaction", full)
+    monkeypatch.setattr("beamsieve.stream.sources.folder.journal.transaction", full)
     watch.done([raw])
     assert watch.run(60) == []
     assert watch.facts.events["journal_error"] > 1
-    monkeypatch.setattr(journal, "transaction", real)
+    monkeypatch.undo()
     assert watch.done(watch.run(20)) == ["b.mrc"]
     assert watch.states() == {"done": 2}
 
@@ -825,7 +825,7 @@ def test_a_backlog_costs_little_per_look(watching: Any, monkeypatch: pytest.Monk
         return real(path, **options)
 
     watch.run(1)
-    monkeypatch.setattr(scan.os, "stat", stat)
+    monkeypatch.setattr("os.stat", stat)
     monkeypatch.setattr(watch.source._scanner, "_recheck", lambda seen: None)
     watch.run(8)
     assert asked < 50  # none is asked before it may have settled

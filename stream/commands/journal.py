@@ -17,7 +17,7 @@ from ..flow.settings import read_yaml
 from ..sources.folder.database import JournalError, recognise
 from ..sources.folder.patterns import Test, compile_globs
 from ..sources.folder.report import File, Report, put_back, report
-from .run import config_errors, find, write_json
+from .run import SHIPPED, config_errors, find, write_json
 
 T = TypeVar("T")
 NAME = "journal.sqlite"
@@ -99,8 +99,10 @@ def journal_of(where: str) -> Path:
     Raises ``JournalError`` where there is none, or more than one.
     """
     path = Path(where)
-    if path.suffix in _YAML or not path.exists():
+    if path.suffix in _YAML or where in SHIPPED:
         return _of_config(where)
+    if not path.exists():
+        raise JournalError(f"{path}: no such file; name a journal, the folder it lies in, or a configuration")
     if path.is_file():
         recognise(path)
         return path

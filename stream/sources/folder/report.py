@@ -77,18 +77,22 @@ def report(path: Path, limit: int = 20, wall: Callable[[], float] = time.time) -
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
+    # In a folder that may not be written, SQLite cannot make the index that WAL needs even for reading.
+    problem: sqlite3.OperationalError | None = None
     for options in ("mode=ro", "mode=ro&immutable=1"):
-        database = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{options}", uri=True, timeout=5.0)
+        database: sqlite3.Connection | None = None
         try:
+            database = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{options}", uri=True, timeout=5.0)
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError as error:
-            database.close()
-            # In a folder that may not be written, SQLite cannot make the index that WAL needs even for reading.
-            if "unable to open" not in str(error) and "readonly" not in str(error):
-                raise
-        else:
             return database
-    raise JournalError(f"{path}: cannot be opened; may this user read it and its folder?")
+        except sqlite3.OperationalError as error:
+            problem = error
+            if database is not None:
+                database.close()
+            if "unable to open" not in str(error) and "readonly" not in str(error):
+                break
+    assert problem is not None
+    raise problem
 
 
 def _read(database: sqlite3.Connection, path: Path, limit: int, now: float) -> Report:
