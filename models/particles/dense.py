@@ -16,8 +16,7 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,48 +25,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .blocks import IN_CACHE, Stage, convolve, convolve_by_fft, plan, split
 from .candidates import Floats
 from .deepem import layout_of
 
 ROTATIONS = (1, 2, 4)
 TILE = 3072
-_FFT_SIZES = (32, 48, 64, 72, 96, 128, 144, 160, 180, 192, 216, 256, 288, 320, 384, 512, 768, 1024, 1536, 2048)
-_IN_CACHE = 288
-_DIRECT_EDGE = 192
-
-
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    """Convolution, activation, average pooling, of all rotations.
-
-    ``weight``: (rotations, out, in, k, k), ``bias``: (out,). ``step``: of the pooling. ``act``: ``sigmoid``,
-    ``relu`` or nothing. ``dilation``: of the convolution, which is then never done by FFT.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    pool: int
-    step: int
-    act: str
-    dilation: int = 1
-
-    @property
-    def reach(self) -> int:
-        """How many pixels of the input one of the convolution's output sees, along an axis."""
-        return (self.weight.shape[-1] - 1) * self.dilation + 1
-
-    @property
-    def by_fft(self) -> bool:
-        """Whether an FFT is the faster way: measured on one core, from 4 pixels on for one map, from 8 for more."""
-        return self.dilation == 1 and self.weight.shape[-1] >= (4 if self.weight.shape[2] == 1 else 8)
-
-    def out(self, extent: int) -> int:
-        """Pixels that ``extent`` become."""
-        return (extent - self.reach + 1 - self.pool) // self.step + 1
-
-    def needs(self, count: int) -> int:
-        """Pixels of the input that ``count`` pixels of the output need."""
-        return (count - 1) * self.step + self.pool + self.reach - 1
 
 
 class DenseScan:
@@ -111,10 +74,10 @@ class DenseScan:
         )
         self._kernels: dict[tuple[int, int], Tensor] = {}
 
-    def _stage(self, weight: Tensor, bias: Tensor, pool: int, step: int, act: str, dilation: int = 1) -> _Stage:
+    def _stage(self, weight: Tensor, bias: Tensor, pool: int, step: int, act: str, dilation: int = 1) -> Stage:
         quarters = range(0, 4, 4 // self.rotations)
         turned = torch.stack([torch.rot90(weight.detach().float(), -k, (-2, -1)) for k in quarters])
-        return _Stage(turned.to(self.device), bias.detach().float().to(self.device), pool, step, act, dilation)
+        return Stage(turned.to(self.device), bias.detach().float().to(self.device), pool, step, act, dilation)
 
     def grid(self, shape: tuple[int, int]) -> tuple[int, int]:
         """How many boxes are scored along y and x of a micrograph of ``shape``; 0 where none fits."""
@@ -129,8 +92,8 @@ class DenseScan:
             before, tile = maps, [stage.out(n) for n in tile]
             maps = 4.0 * self.rotations * stage.weight.shape[1] * math.prod(tile)
             peak = max(peak, before + maps)
-        kernels = sum(8 * s.weight[..., 0, 0].numel() * _IN_CACHE**2 / 2 for s in self._stages if s.by_fft)
-        blocks = self.threads * 5 * 4 * max(self.layout.maps) * _IN_CACHE**2
+        kernels = sum(8 * s.weight[..., 0, 0].numel() * IN_CACHE**2 / 2 for s in self._stages if s.by_fft)
+        blocks = self.threads * 5 * 4 * max(self.layout.maps) * IN_CACHE**2
         return int(peak + kernels + blocks + 4 * math.prod(self.grid(shape)))
 
     def scores(self, image: npt.NDArray[np.float32]) -> Floats:
@@ -161,7 +124,7 @@ class DenseScan:
     def _tiles(self, count: int) -> list[tuple[int, int]]:
         """First and number of the positions of each tile along an axis, as equal as can be."""
         most = (self.tile_px - self.box) // self.stride + 1
-        return _split(count, math.ceil(count / most))
+        return split(count, math.ceil(count / most))
 
     def _tile(self, image: Tensor, workers: Executor | None) -> Tensor:
         """Log-odds of a tile (ny, nx): all stages, then the mean over rotations."""
@@ -172,11 +135,11 @@ class DenseScan:
         hit, miss = functional.logsigmoid(z), functional.logsigmoid(-z)
         return torch.logsumexp(hit, 0) - torch.logsumexp(miss, 0)
 
-    def _run(self, at: int, stage: _Stage, x: Tensor, workers: Executor | None) -> Tensor:
+    def _run(self, at: int, stage: Stage, x: Tensor, workers: Executor | None) -> Tensor:
         """One stage, block by block: (rotations or 1, in, ny, nx) to (rotations, out, ny', nx')."""
         ny, nx = stage.out(x.shape[-2]), stage.out(x.shape[-1])
         out = torch.empty((self.rotations, stage.weight.shape[1], ny, nx), device=self.device)
-        down, across, size = _plan(stage, ny, nx, self.device.type == "cpu")
+        down, across, size = plan(stage, ny, nx, self.device.type == "cpu")
         kernels = self._transformed(at, stage, size) if stage.by_fft else None
 
         @torch.inference_mode()  # the mode is a thread's own
@@ -186,18 +149,18 @@ class DenseScan:
             piece = x[turns if len(x) > 1 else slice(None), :, rows, columns]
             target = out[turns, :, i : i + m, j : j + n]
             if kernels is None:
-                _direct(stage, piece, turns, target)
+                convolve(stage, piece, turns, target)
             else:
-                _by_fft(stage, piece, kernels[turns], size, target)
+                convolve_by_fft(stage, piece, kernels[turns], size, target)
 
         # The first stage's input is the same for all rotations: they share its transform.
         turns = [slice(0, self.rotations)] if len(x) == 1 else [slice(r, r + 1) for r in range(self.rotations)]
-        jobs = product(_split(ny, down), _split(nx, across), turns)
+        jobs = product(split(ny, down), split(nx, across), turns)
         for _ in workers.map(block, jobs) if workers else map(block, jobs):
             pass
         return out
 
-    def _transformed(self, at: int, stage: _Stage, size: int) -> Tensor:
+    def _transformed(self, at: int, stage: Stage, size: int) -> Tensor:
         """Conjugate transforms of a stage's kernels for blocks of ``size`` pixels; kept, as micrographs are alike."""
         if (at, size) not in self._kernels:
             for old in [key for key in self._kernels if key[0] == at]:
@@ -206,57 +169,18 @@ class DenseScan:
         return self._kernels[at, size]
 
 
-def _by_fft(stage: _Stage, piece: Tensor, kernels: Tensor, size: int, target: Tensor) -> None:
-    """One block: ``piece`` (1 or r, in, y, x) by ``kernels`` (r, out, in, size, size / 2 + 1) into ``target``."""
-    ny, nx = (n - stage.reach + 1 for n in piece.shape[-2:])
-    seen = torch.fft.rfft2(piece, s=(size, size))
-    for turn, kernel in enumerate(kernels):
-        maps = seen[min(turn, len(seen) - 1)]
-        mixed = kernel[:, 0] * maps[0]
-        for channel in range(1, len(maps)):
-            mixed.addcmul_(kernel[:, channel], maps[channel])
-        y = torch.fft.irfft2(mixed, s=(size, size))[:, :ny, :nx] + stage.bias[:, None, None]
-        target[turn] = _finish(stage, y)
-
-
-def _direct(stage: _Stage, piece: Tensor, turns: slice, target: Tensor) -> None:
-    for turn, weight in enumerate(stage.weight[turns]):
-        maps = piece[min(turn, len(piece) - 1)]
-        y = functional.conv2d(maps[None], weight, stage.bias, dilation=stage.dilation)[0]
-        target[turn] = _finish(stage, y)
-
-
-def _finish(stage: _Stage, y: Tensor) -> Tensor:
-    """Activation and pooling of (out, ny, nx)."""
-    if stage.act:
-        y = y.relu_() if stage.act == "relu" else y.sigmoid_()
-    return functional.avg_pool2d(y, stage.pool, stage.step) if stage.pool > 1 else y
-
-
-def _plan(stage: _Stage, ny: int, nx: int, cpu: bool) -> tuple[int, int, int]:
-    """Into how many blocks to cut ``ny`` × ``nx`` pixels of output along y and x, and the edge of the transform."""
-    if not stage.by_fft:
-        edge = _DIRECT_EDGE if cpu else max(ny, nx)
-        return math.ceil(ny / edge), math.ceil(nx / edge), 0
-    best: tuple[float, int, int, int] | None = None
-    for size in _FFT_SIZES:
-        most = (size - stage.reach + 1 - stage.pool) // stage.step + 1
-        if size < stage.reach + stage.pool - 1 or most < 1:
-            continue
-        down, across = math.ceil(ny / most), math.ceil(nx / most)
-        # Measured: the maps of larger blocks leave a core's cache, and each block costs calls; on a GPU calls weigh.
-        each = size**2 * (1.0 if size <= _IN_CACHE else 1.7) + 4000 if cpu else size**2 + 1e6
-        if best is None or down * across * each < best[0]:
-            best = (down * across * each, down, across, size)
-    if best is None:
-        raise ValueError(f"a kernel of {stage.reach} pixels is too large for the scan")
-    return best[1:]
-
-
-def _split(count: int, parts: int) -> list[tuple[int, int]]:
-    """(first, number) of ``parts`` ranges that cover ``count``, as equal as can be."""
-    ends = [count * part // parts for part in range(parts + 1)]
-    return [(a, b - a) for a, b in pairwise(ends)]
+def patch_by_patch(module: Any, image: Floats, scan: DenseScan) -> Floats:
+    """The naive way to what ``scan.scores`` gives: cut out every box, turn it, ask the network; float32 (ny, nx)."""
+    (ny, nx), step, box = scan.grid((image.shape[0], image.shape[1])), scan.stride, scan.box
+    quarters = range(0, 4, 4 // scan.rotations)
+    found = np.empty((ny, nx), np.float32)
+    with torch.inference_mode():
+        for i in range(ny):
+            row = [torch.from_numpy(image[i * step : i * step + box, j * step : j * step + box]) for j in range(nx)]
+            boxes = torch.stack(row)[:, None]
+            answers = [module(torch.rot90(boxes, k, (-2, -1)))[:, 0] for k in quarters]
+            found[i] = torch.stack(answers).mean(0).numpy()
+    return found
 
 
 @contextmanager

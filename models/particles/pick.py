@@ -19,47 +19,14 @@ from ..bundle import Bundle, BundleError
 from ..lanes import open_lane
 from .candidates import Candidates, Floats
 from .deepem import layout_of
-from .dense import ROTATIONS, TILE, DenseScan, single_thread
+from .dense import DenseScan, patch_by_patch, single_thread
+from .options import PickOptions
 from .peaks import apart, disc_sd, maxima
 from .prepare import normalise, rescale, scale_factor, to_full
 
+__all__ = ["PickOptions", "Picker", "PickerReport", "Prepared", "ScoreMap"]
+
 _REMEDY = "state it in the configuration (source.pixel_a) or on the command line (--pixel-size)"
-
-
-@dataclass(frozen=True, slots=True)
-class PickOptions:
-    """What is looked for in a score map.
-
-    ``threshold``: candidates with at least this score are picks; None: the card's. ``floor``: maxima below it are no
-    candidates. ``sd_range``: picks have a standard deviation in their disc within it, in units of the micrograph's.
-    ``min_distance``: of two candidates nearer than this, the better stays; ``border``: centres nearer to the edge are
-    not candidates; both in particle diameters. Boxes that reach over the edge see the micrograph mirrored there.
-    ``rotations``: 1, 2 or 4. ``fine``: score at pool1 × pool2 pixels, not only at the total stride. ``tile_px``: edge
-    of what is scanned at once, in pixels of the model. Raises ``ValueError`` for numbers that make no sense.
-    """
-
-    threshold: float | None = None
-    floor: float = 0.02
-    sd_range: tuple[float, float] = (0.0, math.inf)
-    min_distance: float = 0.75
-    border: float = 0.5
-    rotations: int = 4
-    fine: bool = True
-    tile_px: int = TILE
-
-    def __post_init__(self) -> None:
-        low, high = self.sd_range
-        rules = {
-            f"threshold: {self.threshold} is not within 0 and 1": self.threshold is None or 0 <= self.threshold <= 1,
-            f"floor: {self.floor} is not at least 0 and below 1": 0 <= self.floor < 1,
-            f"sd_range: {low} to {high} is no range": 0 <= low < high,
-            f"min_distance: {self.min_distance} is not at least 0": self.min_distance >= 0,
-            f"border: {self.border} is not at least 0": self.border >= 0,
-            f"rotations: {self.rotations} is not one of 1, 2, 4": self.rotations in ROTATIONS,
-        }
-        wrong = [text for text, right in rules.items() if not right]
-        if wrong:
-            raise ValueError("; ".join(wrong))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,18 +173,25 @@ class Picker:
         options = self.options
         i, j, height = maxima(scores.log_odds, options.floor)
         y, x = scores.origin + i * scores.stride, scores.origin + j * scores.stride
-        inside = np.ones(len(x), bool)
-        for at, extent in ((y, prepared.shape[0]), (x, prepared.shape[1])):
-            edge = (at + 0.5) * prepared.factor  # 0 at the outer edge of the first pixel
-            keep = max(options.border * self.diameter_px * prepared.factor, 0.5)
-            inside &= (edge >= keep) & (edge <= extent - keep)
-        x, y, height = x[inside], y[inside], height[inside]
+        # Before those at the edge go: what is left of a particle beyond the border is not to be taken for another.
         best = apart(x, y, height, options.min_distance * self.diameter_px)
+        best = best[self._inside(x[best], y[best], prepared)]
         x, y = x[best], y[best]
         score = torch.sigmoid(torch.from_numpy(height[best])).numpy()
         spread = disc_sd(prepared.image, x, y, self.diameter_px)
         full_x, full_y = (to_full(at, prepared.factor).astype(np.float32) for at in (x, y))
         return Candidates(full_x, full_y, score, spread)
+
+    def _inside(
+        self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], prepared: Prepared
+    ) -> npt.NDArray[np.bool_]:
+        """Which points of the rescaled micrograph are as far from the edge of the one as read as they have to be."""
+        border = max(self.options.border * self.diameter_px * prepared.factor, 0.5)
+        inside = np.ones(len(x), bool)
+        for at, extent in ((y, prepared.shape[0]), (x, prepared.shape[1])):
+            edge = (at + 0.5) * prepared.factor  # 0 at the outer edge of the first pixel
+            inside &= (edge >= border) & (edge <= extent - border)
+        return inside
 
     def picked(self, candidates: Candidates) -> npt.NDArray[np.bool_]:
         """Which candidates are picks, by the threshold and the band in force."""
@@ -239,20 +213,6 @@ class Picker:
         after = [before + -(extent + 2 * before - self.box) % stride for extent in image.shape]
         padded: Floats = np.pad(image, [(before, after[0]), (before, after[1])], mode="symmetric")
         return padded, before
-
-
-def patch_by_patch(module: Any, image: Floats, scan: DenseScan) -> Floats:
-    """The naive way to what ``scan.scores`` gives: cut out every box, turn it, ask the network; float32 (ny, nx)."""
-    (ny, nx), step, box = scan.grid((image.shape[0], image.shape[1])), scan.stride, scan.box
-    quarters = range(0, 4, 4 // scan.rotations)
-    found = np.empty((ny, nx), np.float32)
-    with torch.inference_mode():
-        for i in range(ny):
-            row = [torch.from_numpy(image[i * step : i * step + box, j * step : j * step + box]) for j in range(nx)]
-            boxes = torch.stack(row)[:, None]
-            answers = [module(torch.rot90(boxes, k, (-2, -1)))[:, 0] for k in quarters]
-            found[i] = torch.stack(answers).mean(0).numpy()
-    return found
 
 
 def _usable_cores() -> int:
