@@ -5,7 +5,8 @@
 Run it in the repository's root, on a machine that does nothing else. ``decode``: cost of each step before the network.
 ``runner``: the network alone; needs torch and numpy only. ``throughput``, ``latency``, ``memory``: the whole daemon, as
 a process of its own, with an emulated detector in another. ``picking``: DeepEM's scan of whole micrographs beside the
-naive one. What is not installed is left out, with a line that says so.
+naive one; ``micrographs``: the daemon that picks, on a full folder. What is not installed is left out, with a line that
+says so.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from .report import Report, machine, save
 
-NAMES = ("decode", "runner", "throughput", "latency", "memory", "picking")
+NAMES = ("decode", "runner", "throughput", "latency", "memory", "picking", "micrographs")
 ON_A_GPU = ("runner", "throughput", "latency", "picking")
 
 
@@ -80,6 +81,10 @@ def run(name: str, folder: Path, asked: argparse.Namespace) -> Report:  # noqa: 
         return picking.measure(
             folder, picker=asked.picker, device=asked.device, threads=asked.threads, quick=asked.quick, full=asked.full
         )
+    if name == "micrographs":
+        from . import micrographs
+
+        return micrographs.measure(folder, picker=asked.picker, threads=asked.threads, quick=asked.quick)
     from . import decode, latency, memory, throughput
     from .shots import Shots
 
