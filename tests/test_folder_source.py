@@ -78,10 +78,10 @@ class Facts:
 class Watch:
     """A source on a folder with a clock that only goes when it is told to."""
 
-    def __init__(self, base: Path, clock: Clock | None = None, **settings: Any) -> None:
+    def __init__(self, base: Path, clock: Clock | None = None, facts: Any = None, **settings: Any) -> None:
         self.base, self.root = base, base / "in"
         self.root.mkdir(exist_ok=True)
-        self.clock, self.facts = clock or Clock(), Facts()
+        self.clock, self.facts = clock or Clock(), facts or Facts()
         self.journal = base / "out" / "journal.sqlite"
         settings = {"directory": self.root, "session": "s", **settings}
         self.bell = Bell(self.clock)
@@ -763,11 +763,11 @@ def test_waiting_files_are_told_to_the_metrics_and_noted_in_the_journal(watching
         ("a.mrc", "truncated", 60),
         ("b.mrc", "empty", 60),
     }
-    metrics = Metrics("cryoem_picks", yields=Yields())
-    watch.source._facts = metrics
-    watch.run(10)
-    assert metrics.yields is not None
-    assert metrics.yields.waiting().reasons == {"truncated": 1, "empty": 1}
+    yields = Yields()
+    other = watching(facts=Metrics("cryoem_picks", yields=yields))
+    other.run(30)
+    assert yields.waiting().reasons == reasons
+    assert yields.waiting().oldest_s == pytest.approx(30, abs=6)
 
 
 def test_result_numbers_are_kept_with_the_file(watching: Any) -> None:

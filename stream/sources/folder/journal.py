@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -137,28 +136,14 @@ class Journal:
             return taken
 
     def _claim(self, database: sqlite3.Connection, file: Found, change: int) -> Row | None:
-        row, us, now = rows.latest(database, file.name), self._leases.us.owner, self._wall()
-        if row is None:
-            return rows.insert(database, file, 0, "claimed", us, now, change)
-        if file.is_content_of(row):
-            if row.stat != file.stat:
-                rows.sign(database, row.number, file, change)
-            if not self.is_due(row):
-                return None
-        elif row.state in {"done", "ignored"}:
+        taken = self._policy.take(database, file, self._leases.us.owner, self._wall(), change)
+        if taken is None:
+            return None
+        if taken.later:
             self._facts.event("changed_later")
-            return rows.insert(database, file, row.revision + 1, "claimed", us, now, change)
-        elif row.state == "claimed":
-            return None  # the older content is in work: the new one's turn comes when that is answered for
-        else:
-            # This revision was never done, and the content that failed is gone: the new one starts afresh.
-            rows.sign(database, row.number, file, change)
-            database.execute("UPDATE files SET attempts=0, deaths=0 WHERE id=?", (row.number,))
-            row = replace(row, attempts=0, deaths=0)
-            if row.state == "set_aside":
-                self._taken_up.append(row.name)
-        rows.take(database, row.number, file, us, now, change)
-        return replace(row, stat=file.stat, hash=file.hash, state="claimed", owner=us)
+        if taken.was_set_aside:
+            self._taken_up.append(file.name)
+        return taken.row
 
     def ignore(self, files: Sequence[Found]) -> None:
         """Note files as not to be taken unless they change."""
@@ -230,7 +215,8 @@ class Journal:
                     self._facts.event("lease_lost")
                 for owner in self._leases.dead(database):
                     found = rows.claims_of(database, owner.owner)
-                    log.warning("process %d on %s ended with %d files in work", owner.pid, owner.host, len(found))
+                    level = logging.WARNING if found else logging.INFO
+                    log.log(level, "process %d on %s ended with %d files in work", owner.pid, owner.host, len(found))
                     buried = [self._policy.bury(database, row, self._wall(), change) for row in found]
                     self._set_aside += filter(None, buried)
                     self._leases.leave(database, owner.owner)

@@ -104,12 +104,13 @@ def insert(
     return Row(number, file.name, revision, stat, file.hash, state, owner=owner)
 
 
-def sign(database: sqlite3.Connection, number: int, file: Found, change: int) -> None:
-    """Note what the file is recognised by now."""
-    stat = file.stat
+def sign(database: sqlite3.Connection, number: int, file: Found, change: int, afresh: bool = False) -> None:
+    """Note what the file is recognised by now; ``afresh``: what failed before does not count any more."""
+    stat, keep = file.stat, not afresh
     database.execute(
-        "UPDATE files SET size=?, mtime_ns=?, inode=?, hash=?, change=? WHERE id=?",
-        (stat.size, stat.mtime_ns, stat.inode, file.hash, change, number),
+        "UPDATE files SET size=?, mtime_ns=?, inode=?, hash=?, attempts=attempts*?, deaths=deaths*?, change=? "
+        "WHERE id=?",
+        (stat.size, stat.mtime_ns, stat.inode, file.hash, keep, keep, change, number),
     )
 
 

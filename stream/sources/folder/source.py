@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,8 @@ from .policy import Policy
 from .rows import Row
 from .scan import Scanner
 from .settings import FolderSettings
-from .wake import Heart, Wake
+from .telling import Telling
+from .wake import Bell, Heart, Wake
 from .watchlist import Waits, Watchlist
 
 log = logging.getLogger(__name__)
@@ -31,33 +31,6 @@ log = logging.getLogger(__name__)
 NOT_HERE = Encoded(b"", (), np.dtype("u1"), "file")
 # However many events come, the folder is not looked into more often.
 _LEAST_S = 0.5
-_SAY_S = 60.0
-_NOTE_S = 5.0
-_NOTED = 1000
-
-
-@runtime_checkable
-class WaitingFacts(Protocol):
-    """Facts that also want to hear of files that wait."""
-
-    def waiting(self, reasons: Mapping[str, int], oldest_s: float) -> None:
-        """So many files wait, by reason, the oldest for so many seconds."""
-
-
-class Bell(Protocol):
-    """What the source waits on between two looks; ``Wake`` is one."""
-
-    def ring(self) -> None:
-        """Something happened."""
-
-    def wait(self, timeout: float) -> bool:
-        """Wait for the bell; True where it rang."""
-
-    def start(self, root: Path, recursive: bool, every_s: float) -> bool:
-        """Listen for events; False where there are none to be had."""
-
-    def stop(self) -> None:
-        """Listen no more."""
 
 
 class FolderSource:
@@ -107,10 +80,10 @@ class FolderSource:
         self._list = Watchlist(settings, scanner, self.journal, Completeness(settings, header), clock)
         self._bell: Bell = bell or Wake(facts, [*ours, where])
         self._heart = Heart(self._beat, settings.lease_s / 4)
+        self._telling = Telling(facts, self.journal, settings.settle_s, wall)
         self._waits: Sequence[Waits] = ()
-        self._noted: Sequence[tuple[str, str]] = ()
         self._began = self._listens = self._closing = False
-        self._next = self._looked = self._said_at = self._noted_at = float("-inf")
+        self._next = self._looked = float("-inf")
         self._active = 0.0
 
     @property
@@ -211,17 +184,23 @@ class FolderSource:
         self._looked, self._next = now, now + self.settings.poll_s
         try:
             seen = self._list.look(now)
-            if seen.present and not self._listens:
-                self._listens = True
-                self._bell.start(self.settings.directory, self.settings.recursive, self.settings.poll_s)
+            self._listen(seen.present)
             complete, hopeless = self._list.ready(now, self.settings.claims - len(self.journal.held))
             out = [*self._take(complete, now), *self._give_up(hopeless, now)]
             self._next = now if self._scanner.behind or self._list.more else self._list.next_due(now)
-            self._tell(now)
+            self._waits = self._list.waits(now)
+            self._telling.tell(self._waits, now)
         except JournalError as error:
             self._trouble(error)
             return []
         return out
+
+    def _listen(self, present: bool) -> None:
+        """Hear events of the folder once it is there; anew when it comes back, for then it is another one."""
+        if present and not self._listens:
+            self._bell.stop()
+            self._bell.start(self.settings.directory, self.settings.recursive, self.settings.poll_s)
+        self._listens = present
 
     def _take(self, complete: Sequence[Watched], now: float) -> list[Incoming]:
         if not complete:
@@ -264,24 +243,6 @@ class FolderSource:
                 self.journal.give_up(row.number, file.reason, detail)
                 out.append(Failure(Key(self.run, row.number), file.reason, detail))
         return out
-
-    def _tell(self, now: float) -> None:
-        """Say which files wait: to the facts, now and then to the log, and to the journal where it changed."""
-        self._waits = waits = self._list.waits(now)
-        reasons = Counter(file.reason for file in waits)
-        oldest = waits[0].since_s if waits else 0.0
-        if isinstance(self._facts, WaitingFacts):
-            self._facts.waiting(reasons, oldest)
-        if waits and oldest > self.settings.settle_s and now - self._said_at >= _SAY_S:
-            self._said_at = now
-            why = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
-            log.info("%d files wait: %s; %s for %.0f s: %s", len(waits), why, waits[0].name, oldest, waits[0].detail)
-        listed = [(file.name, file.reason) for file in waits[:_NOTED]]
-        if listed != self._noted and now - self._noted_at >= _NOTE_S:
-            self._noted, self._noted_at = listed, now
-            since = self._wall() - now
-            noted = [(file.name, file.reason, file.detail, since + now - file.since_s) for file in waits[:_NOTED]]
-            self.journal.wait(noted, reasons)
 
 
 def _below(folders: Sequence[Path], root: Path) -> list[Path]:

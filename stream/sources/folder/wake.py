@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
@@ -29,6 +30,22 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("watchdog.observers.inotify").addFilter(_is_news)
+
+
+class Bell(Protocol):
+    """What the source waits on between two looks; ``Wake`` is one."""
+
+    def ring(self) -> None:
+        """Something happened."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the bell; True where it rang."""
+
+    def start(self, root: Path, recursive: bool, every_s: float) -> bool:
+        """Listen for events; False where there are none to be had."""
+
+    def stop(self) -> None:
+        """Listen no more."""
 
 
 class Wake(FileSystemEventHandler):
