@@ -24,6 +24,7 @@ from .prepare import prepare, scale_factor, to_full, to_small
 MOST = 3000
 """Candidates that are kept of one micrograph: the best."""
 _RADIUS = 0.2
+_STEPS = 80
 Doubles: TypeAlias = npt.NDArray[np.float64]
 P = TypeVar("P", bound=Pick)
 
@@ -45,18 +46,18 @@ class Gaussians:
 
     def __call__(self, image: Floats, pixel_a: float) -> Candidates:
         """The candidates of an image (ny, nx), in its pixels; their scores are in s.d. of the filtered image."""
-        small, factor = _binned(image, pixel_a, self.diameter_a, self.width_px)
-        narrow = ndimage.gaussian_filter(small, self.sigma * self.width_px, mode="reflect")
-        wide = ndimage.gaussian_filter(small, self.sigma * self.ratio * self.width_px, mode="reflect")
+        small, factor, width = _binned(image, pixel_a, self.diameter_a, self.width_px)
+        narrow = ndimage.gaussian_filter(small, self.sigma * width, mode="reflect")
+        wide = ndimage.gaussian_filter(small, self.sigma * self.ratio * width, mode="reflect")
         response = self.sign * (narrow - wide)
-        return _maxima(response / (response.std() or 1.0), self.apart * self.width_px, factor)
+        return _maxima(response / (response.std() or 1.0), self.apart * width, factor)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
     """A radially symmetric template: the mean of the training particles over all angles.
 
-    ``profile``: float64 (k,), by distance from the centre in steps of half a binned pixel. The score is the normalised
+    ``profile``: float64 (k,), by distance from the centre in steps of 1/80 of a diameter. The score is the normalised
     cross-correlation with the picture in a disc of ``reach`` diameters, -1 to 1.
     """
 
@@ -68,16 +69,16 @@ class Template:
 
     def __call__(self, image: Floats, pixel_a: float) -> Candidates:
         """The candidates of an image (ny, nx), in its pixels."""
-        small, factor = _binned(image, pixel_a, self.diameter_a, self.width_px)
-        return _maxima(_correlate(small, *self._disc()), self.apart * self.width_px, factor)
+        small, factor, width = _binned(image, pixel_a, self.diameter_a, self.width_px)
+        return _maxima(_correlate(small, *self._disc(width)), self.apart * width, factor)
 
-    def _disc(self) -> tuple[Doubles, npt.NDArray[np.bool_]]:
-        reach = self.reach * self.width_px
+    def _disc(self, width: float) -> tuple[Doubles, npt.NDArray[np.bool_]]:
+        reach = self.reach * width
         half = math.ceil(reach)
         y, x = np.mgrid[-half : half + 1, -half : half + 1]
         distance = np.hypot(x, y)
         disc = distance <= reach
-        template = np.interp(2 * distance, np.arange(len(self.profile)), self.profile)
+        template = np.interp(distance * _STEPS / width, np.arange(len(self.profile)), self.profile)
         return np.where(disc, template - template[disc].mean(), 0.0), disc
 
 
@@ -116,27 +117,32 @@ def precision_at(pick: Pick, fields: Sequence[Field], diameter_a: float, radius:
     return average_precision(whole.score, whole.hit, whole.targets)
 
 
-def _binned(image: Floats, pixel_a: float, diameter_a: float, width_px: float) -> tuple[Floats, float]:
-    target = diameter_a / width_px
-    return prepare(image, pixel_a, target, diameter_a), scale_factor(pixel_a, target)
+def _binned(image: Floats, pixel_a: float, diameter_a: float, width_px: float) -> tuple[Floats, float, float]:
+    """The prepared image, its pixels in those of the micrograph, and the particle's width in it.
+
+    That width is ``width_px``, or less where the micrograph is coarser, which is not blown up.
+    """
+    target = max(diameter_a / width_px, pixel_a)
+    return prepare(image, pixel_a, target, diameter_a), scale_factor(pixel_a, target), diameter_a / target
 
 
 def _profile(fields: Sequence[Field], bare: Template) -> Doubles:
-    """Mean pixel value by distance from a particle's centre, out to 1.2 diameters, in steps of half a binned pixel."""
-    steps = math.ceil(2 * 1.2 * bare.width_px)
+    """Mean pixel value by distance from a particle's centre, out to 1.2 diameters."""
+    steps = math.ceil(1.2 * _STEPS)
     total, pixels = np.zeros(steps), np.zeros(steps)
     for field in fields:
-        small, factor = _binned(field.image, field.pixel_a, bare.diameter_a, bare.width_px)
-        ny, nx = small.shape
+        small, factor, width = _binned(field.image, field.pixel_a, bare.diameter_a, bare.width_px)
+        (ny, nx), half = small.shape, math.ceil(1.2 * width)
         for cx, cy in zip(to_small(field.x, factor), to_small(field.y, factor), strict=True):
-            left, top = max(round(cx) - steps // 2, 0), max(round(cy) - steps // 2, 0)
-            y, x = np.ogrid[top : min(top + steps, ny), left : min(left + steps, nx)]
-            at = np.rint(2 * np.hypot(y - cy, x - cx)).astype(np.intp).ravel()
+            left, top = max(round(cx) - half, 0), max(round(cy) - half, 0)
+            y, x = np.ogrid[top : min(top + 2 * half + 1, ny), left : min(left + 2 * half + 1, nx)]
+            at = np.rint(np.hypot(y - cy, x - cx) * _STEPS / width).astype(np.intp).ravel()
             total += np.bincount(at, small[y, x].ravel(), steps)[:steps]
             pixels += np.bincount(at, minlength=steps)[:steps]
     if not pixels.any():
         raise ValueError("no particles to make a template of")
-    return total / np.maximum(pixels, 1)
+    known = np.flatnonzero(pixels)
+    return np.interp(np.arange(steps), known, total[known] / pixels[known])
 
 
 def _correlate(image: Floats, template: Doubles, disc: npt.NDArray[np.bool_]) -> Doubles:
