@@ -209,6 +209,8 @@ class PickWork:
             warnings=tuple(warnings),
             skipped=tuple(skipped),
             info=info.get("microscope", {}),
+            sd_range=self._settings.sd_range,
+            floor=self._settings.floor,
         )
 
     def _with_particles(self, frame: Frame, found: PickedMicrograph) -> PickedMicrograph:
