@@ -66,7 +66,7 @@ class Conditions:
     cs_mm: float = 2.7
     amplitude_contrast: float = 0.07
     b_factor_a2: float = 100.0
-    solvent: float = 0.3
+    solvent: float = 0.25
     dose: float | None = None
     gradient: float = 0.0
     carbon: Range = (0.0, 0.0)
@@ -104,7 +104,9 @@ NAMED: Mapping[str, Conditions] = MappingProxyType(
         "contaminated": replace(PAPER, ice=(15, 25), aggregates=(3, 6), overlaps=(3, 8), gold=(0, 6), hot_pixels=60),
         "empty": replace(PAPER, particles=(0, 0), aggregates=(0, 0), ice=(0, 4), carbon=(0.0, 0.15)),
         # Small and quick, not square: for tests and the demonstration.
-        "small": replace(PAPER, shape=(1024, 960), pixel_a=5.0, particles=(30, 45), ice=(1, 3), aggregates=(0, 1)),
+        "small": replace(
+            PAPER, snr=0.4, shape=(1024, 960), pixel_a=5.0, particles=(30, 45), ice=(1, 3), aggregates=(0, 1)
+        ),
         # Counts as a direct detector writes them.
         "counts": replace(PAPER, dose=8.0, hot_pixels=40),
     }

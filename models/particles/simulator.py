@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 LEVEL = 12.0  # mean of a picture without a dose, in standard deviations of its noise
-SOLVENT_LENGTH_A = 30.0
+SOLVENT_LENGTH_A = 10.0
 CARBON_LENGTH_A = 40.0
 CARBON_GRAIN = 1.0  # s.d. of the carbon's texture, in those of the noise
 CARBON_ABSORBS = 1.5  # how much darker the film is, likewise
