@@ -504,6 +504,19 @@ def test_a_file_that_is_only_touched_or_copied_over_with_the_same_is_not_done_ag
     assert raw.info["revision"] == 1
 
 
+@pytest.mark.parametrize("place", [0, -1], ids=["head", "tail"])
+def test_a_large_file_of_the_same_size_is_another_one_where_its_head_or_its_tail_is(watching: Any, place: int) -> None:
+    watch = watching()
+    data = bytearray(mrc(frames=30))
+    assert len(data) > 3 * complete.BLOCK
+    path = put(watch.root / "a.mrc", bytes(data))
+    watch.done(watch.run(20))
+    data[1024 if place == 0 else -1] ^= 1
+    path.write_bytes(bytes(data))
+    (raw,) = watch.run(60)
+    assert raw.info["revision"] == 1
+
+
 def test_a_file_that_changes_while_it_is_in_work_is_a_revision_once_the_work_is_done(watching: Any) -> None:
     watch = watching()
     path = put(watch.root / "a.mrc", mrc())
