@@ -221,7 +221,7 @@ def test_sessions_that_cannot_be(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def simulated() -> SimulatedCamera:
-    return SimulatedCamera("proteasome", "small", seed=3, snr=5.0, shape=(480, 448))
+    return SimulatedCamera("ribosome", "small", seed=3, snr=5.0, shape=(480, 448))
 
 
 def test_simulated_particles_are_dark_where_the_truth_says(simulated: SimulatedCamera, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_simulated_manners(simulated: SimulatedCamera) -> None:
     assert not [c for c in simulated(2, "empty").centres if c[2] == "particle"]
     assert (
         simulated(1, "plain").data
-        == SimulatedCamera("proteasome", "small", seed=3, snr=5.0, shape=(480, 448))(1, "plain").data
+        == SimulatedCamera("ribosome", "small", seed=3, snr=5.0, shape=(480, 448))(1, "plain").data
     )
     assert simulated(1, "plain").data != simulated(2, "plain").data != simulated(2, "carbon").data
 
