@@ -1,5 +1,5 @@
 # Six verbs: setup, demo, test, check, bench, docs. Each installs what it needs into .venv.
-# Long work has verbs of its own: train-hits, evaluate-hits, bench-gpu.
+# Long work has verbs of its own: train-hits, evaluate-hits, train-particles, evaluate-particles, bench-gpu.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check bench docs train-hits evaluate-hits bench-gpu clean
+.PHONY: setup demo test check bench docs train-hits evaluate-hits train-particles evaluate-particles bench-gpu clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.run: pyproject.toml constraints.txt
@@ -23,7 +23,7 @@ $(VENV)/.dev: $(VENV)/.run
 
 setup: $(VENV)/.dev ## everything, for developers
 
-demo: $(VENV)/.run ## an emulated detector and the real daemon on it, for a minute
+demo: $(VENV)/.run ## an emulated detector, a folder that fills, and the real daemon on each, for a minute
 	$(BIN)/beamsieve demo $(DEMO_ARGS)
 
 test: $(VENV)/.dev ## the test suite
