@@ -98,7 +98,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "cells": 5,
         "contrast": 0.2,
         "optimiser": "adamw",
-        "rate": 1e-2,
+        "rate": 2e-2,
         "decay": 1e-4,
         "cosine": True,
         "batch": 48,

@@ -253,21 +253,20 @@ def train(
 
 
 def limited(fields: list[Scaled], positives: int, box: int) -> list[Scaled]:
-    """Micrographs with ``positives`` particles in all; the last one is cut below the last particle that counts.
+    """Micrographs with at most ``positives`` particles in all; the last one is cut above the first that is too many.
 
     The cut leaves no particle unlabelled in sight, which a training would take for background.
     """
     found: list[Scaled] = []
     for one in fields:
         wanted = positives - sum(len(f.particles) for f in found)
-        if wanted <= 0:
-            break
-        found.append(one if len(one.particles) <= wanted else _cut(one, wanted, box))
+        if len(one.particles) > wanted:
+            row = int(np.sort(one.particles[:, 1])[wanted])
+            return [*found, _cut(one, row)] if row >= box else found
+        found.append(one)
     return found
 
 
-def _cut(one: Scaled, wanted: int, box: int) -> Scaled:
-    inside = one.particles[np.argsort(one.particles[:, 1])]
-    last = max(int((inside[wanted - 1, 1] + inside[wanted, 1]) / 2) + 1, box)
-    keep, wrong = (points[points[:, 1] < last] for points in (inside, one.wrong))
-    return Scaled(one.labelled, one.image[:last], keep, wrong, one.factor)
+def _cut(one: Scaled, row: int) -> Scaled:
+    particles, wrong = (points[points[:, 1] < row] for points in (one.particles, one.wrong))
+    return Scaled(one.labelled, one.image[:row], particles, wrong, one.factor)

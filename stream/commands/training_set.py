@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...models.particles.candidates import Labelled
-from ...models.particles.dataset import split
+from ...models.particles.dataset import check, split
 from ..flow.frame import BadData
 from ..flow.settings import ConfigError
 from .labelled import Reading, load, read_labelled
@@ -157,6 +157,8 @@ class TrainingSet:
         Those that validated before go on validating: a network that has seen them could not be judged by them. Raises
         ``ValueError`` where there are too few to begin with; with validating ones there, a few new ones all train.
         """
+        if not self.held:
+            check(new)
         if self.held and len(new) * share < 1:
             return self
         _, held = split(new, share, seed)
