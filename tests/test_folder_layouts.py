@@ -142,7 +142,7 @@ def test_what_is_never_an_image_is_left_out_and_samples_with_such_letters_are_no
         (
             "serialem",
             "grid_00012_Nov05_10.11.12.tif",
-            {"series": "grid", "acquisition": 12, "acquired": "--11-05T10:11:12"},
+            {"series": "grid", "acquisition": 12},
         ),
         ("serialem", "sq_20241105_101112.tif", {"acquired": "2024-11-05T10:11:12"}),
         (

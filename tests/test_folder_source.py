@@ -347,6 +347,14 @@ def test_an_epu_movie_waits_for_its_xml_and_brings_what_its_name_says(watching: 
     assert raw.info["flags"] == ()
 
 
+def test_a_companion_that_comes_with_its_file_costs_no_time(watching: Any) -> None:
+    watch = watching(layout="epu")
+    put(watch.root / f"{EPU}.mrc", mrc())
+    put(watch.root / f"{EPU}.xml", b"<a/>")
+    (raw,) = watch.run(16)
+    assert "xml" in raw.info["companions"]
+
+
 def test_a_companion_that_does_not_come_is_waited_for_so_long_and_no_longer(watching: Any) -> None:
     watch = watching(layout="epu", companion_timeout_s=50)
     put(watch.root / f"{EPU}.mrc", mrc())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,6 +93,8 @@ class Completeness:
         file.flags = []
         if file.stat.size == 0:
             return _wait(file, "empty", "no byte was written yet")
+        # From the beginning, or companions would begin to settle only when the file has.
+        missing = self._look_for_companions(file, now)
         if not file.settled and still < self._settings.settle_s:
             return _wait(file, "settling" if file.reason == "settling" else "changing", file.detail)
         doubtful = not file.settled and still < self._settings.doubt_s
@@ -100,7 +102,7 @@ class Completeness:
             self._readable(file)
             and self._whole(file, doubtful)
             and self._filled(file, doubtful)
-            and self._described(file, now)
+            and self._described(file, missing, now)
             and self._counted(file, doubtful)
         )
 
@@ -141,25 +143,27 @@ class Completeness:
         file.flags.append("zero_tail")
         return True
 
-    def _described(self, file: Watched, now: float) -> bool:
-        """Whether the companions are there and settled, as far as they are waited for."""
-        policy = self._settings.companions
+    def _look_for_companions(self, file: Watched, now: float) -> list[tuple[str, str]]:
+        """Note the companions that are there, and since when so; gives kind and place of those that are not."""
         missing = []
         for kind, places in self._companion_places(file.name).items():
             found = next(filter(None, map(_stat_of, places)), None)
             if found is None:
                 file.companions.pop(kind, None)
                 missing.append((kind, places[0]))
-                continue
-            path, stat = found
-            known = file.companions.get(kind)
-            since = known[2] if known and known[:2] == (path, stat) else now
-            file.companions[kind] = (path, stat, since)
-            if policy != "ignore" and not file.settled and now - since < self._settings.settle_s:
-                return _wait(file, "companion", f"{path} is still being written")
+            elif kind not in file.companions or file.companions[kind][:2] != found:
+                file.companions[kind] = (*found, now)
+        return missing
+
+    def _described(self, file: Watched, missing: Sequence[tuple[str, str]], now: float) -> bool:
+        """Whether the companions are there and settled, as far as they are waited for."""
+        policy, settle_s = self._settings.companions, self._settings.settle_s
         if policy == "ignore":
             return True
-        patient = not file.settled and now - file.since < self._settings.settle_s + self._settings.companion_timeout_s
+        for path, _, since in file.companions.values():
+            if not file.settled and now - since < settle_s:
+                return _wait(file, "companion", f"{path} is still being written")
+        patient = not file.settled and now - file.since < settle_s + self._settings.companion_timeout_s
         for kind, path in missing:
             if policy == "require" or patient:
                 return _wait(file, "companion", f"{path} is not there")

@@ -30,9 +30,7 @@ _LEGINON_STEP = re.compile(r"_(\d{5})([a-z]+)")
 _LEGINON = re.compile(r"(?P<session>.+?)(?P<steps>(?:_\d{5}[a-z]+|_v\d\d)+)(?P<rest>(?:-[\w-]+)?)(?P<movie>\.frames)?")
 _LEGINON_NAMES = {"gr": "grid", "sq": "grid_square", "hl": "foil_hole"}
 _TILT = re.compile(r"(?P<series>.+?)_(?P<acquisition>\d{3,5})[_\[](?P<tilt>-?\d{1,2}(?:\.\d+)?)\]?(?P<rest>_.*)?")
-_SERIAL_DATE = re.compile(r"(?P<month>[A-Z][a-z]{2})(?P<day>\d\d)_(?P<hour>\d\d)\.(?P<minute>\d\d)\.(?P<second>\d\d)")
 _PLAIN_DATE = re.compile(r"(?<!\d)(?P<date>20\d{6})[_-](?P<time>\d{6})(?!\d)")
-_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
 def chooser(layout: str, take: str, patterns: Sequence[str], exclude: Sequence[str]) -> tuple[Test, Test]:
@@ -126,13 +124,8 @@ def _parse_serialem(parts: Sequence[str]) -> dict[str, Any]:
         info = {"series": tilt["series"], "acquisition": int(tilt["acquisition"]), "tilt_deg": float(tilt["tilt"])}
     elif plain := re.fullmatch(r"(.+?)[_-](\d{1,6})(?:_[A-Z][a-z]{2}\d\d_.*)?", before):
         info = {"series": plain[1], "acquisition": int(plain[2])}
-    if date:
-        info |= _time(date["date"], date["time"])
-    elif (named := _SERIAL_DATE.search(stem)) and named["month"] in _MONTHS:
-        # SerialEM's frame names hold no year, so the date stays what it is: month, day and time.
-        month = _MONTHS.index(named["month"]) + 1
-        info["acquired"] = f"--{month:02}-{named['day']}T{named['hour']}:{named['minute']}:{named['second']}"
-    return info
+    # The date in SerialEM's own frame names has no year: the mdoc has all of it.
+    return info | (_time(date["date"], date["time"]) if date else {})
 
 
 _PARSERS: Mapping[str, Callable[[Sequence[str]], dict[str, Any]]] = {
