@@ -25,7 +25,6 @@ import mrcfile
 import numpy as np
 from beamsieve.models.particles.candidates import Candidates, Floats
 from beamsieve.models.particles.fields import Field, Pick
-from beamsieve.models.particles.maps import load_map
 from beamsieve.models.particles.prepare import rescale, to_full
 from beamsieve.models.particles.simulator import named
 from beamsieve.models.particles.study import Entrant, Row, Series, Study, of_bundle, told_of
@@ -33,6 +32,7 @@ from beamsieve.models.progress import Lines
 from beamsieve.stream.commands.labelled import Reading, read_labelled
 from beamsieve.stream.commands.pick import find as find_files
 from beamsieve.stream.commands.scores_table import show
+from beamsieve.stream.commands.training_set import volume as read_volume
 
 MODELS = ("resnet16_u64", "resnet8_u64", "resnet16_u32", "resnet8_u32")
 THRESHOLD = -8.0
@@ -145,7 +145,7 @@ def _sets(asked: argparse.Namespace) -> tuple[Study, list[tuple[str, Sequence[Ca
         given = read_labelled(find_files(asked.micrographs), how)
         study = Study(asked.out, asked.diameter, Lines())
         return study, [(f"{len(given)} micrographs", [partial(Field.of, m) for m in given], told_of(given))]
-    volume = load_map(asked.map, voxel_a=asked.map_voxel)
+    volume = read_volume(asked.map)
     study = Study(asked.out, asked.diameter or volume.diameter_a, Lines(), seed=asked.seed)
     sets = []
     for snr in asked.snr.split(","):
@@ -169,8 +169,7 @@ def main() -> int:
     p.add_argument("--diameter", type=float, help="of the particle, Å; needed with micrographs")
     p.add_argument("--simulate", default="paper")
     p.add_argument("--snr", default="0.1,0.03,0.01")
-    p.add_argument("--map", default="ribosome")
-    p.add_argument("--map-voxel", type=float)
+    p.add_argument("--map", default="ribosome", help="built-in map or file, with @ÅNGSTRÖM per voxel")
     p.add_argument("--count", type=int, default=10, help="simulated micrographs")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path, default=Path("build/topaz"), help="keeps every row: a killed run goes on")

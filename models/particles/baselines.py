@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from scipy import ndimage, signal
 from scipy.spatial import cKDTree
 
 from .candidates import Candidates, Floats
-from .fields import Field, Pick, find
+from .fields import Field
 from .matching import average_precision, join, rank
 from .prepare import prepare, scale_factor, to_full, to_small
 
@@ -26,7 +27,19 @@ MOST = 3000
 _RADIUS = 0.2
 _STEPS = 80
 Doubles: TypeAlias = npt.NDArray[np.float64]
-P = TypeVar("P", bound=Pick)
+P = TypeVar("P", "Gaussians", "Template")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Binned:
+    """A prepared image, how many pixels of the micrograph make one of its own, and the particle's width in it.
+
+    That width is what was asked for, or less where the micrograph is coarser, which is not blown up.
+    """
+
+    image: Floats
+    factor: float
+    width: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +59,15 @@ class Gaussians:
 
     def __call__(self, image: Floats, pixel_a: float) -> Candidates:
         """The candidates of an image (ny, nx), in its pixels; their scores are in s.d. of the filtered image."""
-        small, factor, width = _binned(image, pixel_a, self.diameter_a, self.width_px)
-        narrow = ndimage.gaussian_filter(small, self.sigma * width, mode="reflect")
-        wide = ndimage.gaussian_filter(small, self.sigma * self.ratio * width, mode="reflect")
+        return self.of(_binned(image, pixel_a, self.diameter_a, self.width_px))
+
+    def of(self, binned: Binned) -> Candidates:
+        """The candidates of an image that is binned already."""
+        sigma = self.sigma * binned.width
+        narrow = ndimage.gaussian_filter(binned.image, sigma, mode="reflect")
+        wide = ndimage.gaussian_filter(binned.image, sigma * self.ratio, mode="reflect")
         response = self.sign * (narrow - wide)
-        return _maxima(response / (response.std() or 1.0), self.apart * width, factor)
+        return _maxima(response / (response.std() or 1.0), self.apart * binned.width, binned.factor)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,8 +86,12 @@ class Template:
 
     def __call__(self, image: Floats, pixel_a: float) -> Candidates:
         """The candidates of an image (ny, nx), in its pixels."""
-        small, factor, width = _binned(image, pixel_a, self.diameter_a, self.width_px)
-        return _maxima(_correlate(small, *self._disc(width)), self.apart * width, factor)
+        return self.of(_binned(image, pixel_a, self.diameter_a, self.width_px))
+
+    def of(self, binned: Binned) -> Candidates:
+        """The candidates of an image that is binned already."""
+        response = _correlate(binned.image, *self._disc(binned.width))
+        return _maxima(response, self.apart * binned.width, binned.factor)
 
     def _disc(self, width: float) -> tuple[Doubles, npt.NDArray[np.bool_]]:
         reach = self.reach * width
@@ -84,54 +105,50 @@ class Template:
 
 def fit_gaussians(fields: Sequence[Field], diameter_a: float) -> Gaussians:
     """The settings that do best on ``fields``. Raises ``ValueError`` for none."""
-    return _best(
-        [
-            Gaussians(diameter_a, sigma, ratio, sign)
-            for sign in (-1.0, 1.0)
-            for sigma in (0.1, 0.14, 0.2, 0.28, 0.4)
-            for ratio in (1.1, 1.6, 2.5)
-        ],
-        fields,
-        diameter_a,
-    )
+    settings = product((-1.0, 1.0), (0.1, 0.14, 0.2, 0.28, 0.4), (1.1, 1.6, 2.5))
+    pickers = [Gaussians(diameter_a, sigma, ratio, sign) for sign, sigma, ratio in settings]
+    return _best(pickers, fields, _all_binned(fields, diameter_a, pickers[0].width_px))
 
 
 def fit_template(fields: Sequence[Field], diameter_a: float) -> Template:
     """The radial template of ``fields``, with the reach that does best on them. Raises ``ValueError`` for none."""
     bare = Template(diameter_a, np.zeros(1))
-    profile = _profile(fields, bare)
-    return _best([replace(bare, profile=profile, reach=r) for r in (0.5, 0.6, 0.7, 0.85, 1.0)], fields, diameter_a)
+    binned = _all_binned(fields, diameter_a, bare.width_px)
+    profile = _profile(fields, binned)
+    return _best([replace(bare, profile=profile, reach=r) for r in (0.5, 0.6, 0.7, 0.85, 1.0)], fields, binned)
 
 
-def _best(pickers: Sequence[P], fields: Sequence[Field], diameter_a: float) -> P:
-    return max(pickers, key=lambda picker: precision_at(picker, fields, diameter_a))
+def _best(pickers: Sequence[P], fields: Sequence[Field], binned: Sequence[Binned]) -> P:
+    """The picker of the highest average precision at 0.2 diameters, half a diameter of border not counted."""
+
+    def precision(picker: P) -> float:
+        parts = []
+        for field, small in zip(fields, binned, strict=True):
+            diameter, c = picker.diameter_a / field.pixel_a, picker.of(small)
+            found, true = (c.x, c.y, c.score), (field.x, field.y)
+            parts.append(rank(found, true, _RADIUS * diameter, shape=field.image.shape, border=diameter / 2))
+        whole = join(parts)
+        return average_precision(whole.score, whole.hit, whole.targets)
+
+    return max(pickers, key=precision)
 
 
-def precision_at(pick: Pick, fields: Sequence[Field], diameter_a: float, radius: float = _RADIUS) -> float:
-    """Average precision of ``pick`` on ``fields`` at a radius in diameters, half a diameter of border not counted."""
-    parts = []
-    for one in find(pick, fields):
-        diameter, c = diameter_a / one.pixel_a, one.candidates
-        parts.append(rank((c.x, c.y, c.score), one.true, radius * diameter, shape=one.shape, border=diameter / 2))
-    whole = join(parts)
-    return average_precision(whole.score, whole.hit, whole.targets)
+def _all_binned(fields: Sequence[Field], diameter_a: float, width_px: float) -> list[Binned]:
+    return [_binned(field.image, field.pixel_a, diameter_a, width_px) for field in fields]
 
 
-def _binned(image: Floats, pixel_a: float, diameter_a: float, width_px: float) -> tuple[Floats, float, float]:
-    """The prepared image, its pixels in those of the micrograph, and the particle's width in it.
-
-    That width is ``width_px``, or less where the micrograph is coarser, which is not blown up.
-    """
+def _binned(image: Floats, pixel_a: float, diameter_a: float, width_px: float) -> Binned:
     target = max(diameter_a / width_px, pixel_a)
-    return prepare(image, pixel_a, target, diameter_a), scale_factor(pixel_a, target), diameter_a / target
+    small = prepare(image, pixel_a, target, diameter_a)
+    return Binned(small, scale_factor(pixel_a, target), diameter_a / target)
 
 
-def _profile(fields: Sequence[Field], bare: Template) -> Doubles:
+def _profile(fields: Sequence[Field], binned: Sequence[Binned]) -> Doubles:
     """Mean pixel value by distance from a particle's centre, out to 1.2 diameters."""
     steps = math.ceil(1.2 * _STEPS)
     total, pixels = np.zeros(steps), np.zeros(steps)
-    for field in fields:
-        small, factor, width = _binned(field.image, field.pixel_a, bare.diameter_a, bare.width_px)
+    for field, one in zip(fields, binned, strict=True):
+        small, factor, width = one.image, one.factor, one.width
         (ny, nx), half = small.shape, math.ceil(1.2 * width)
         for cx, cy in zip(to_small(field.x, factor), to_small(field.y, factor), strict=True):
             left, top = max(round(cx) - half, 0), max(round(cy) - half, 0)

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -203,12 +203,15 @@ def without_network(
     study: Study, training: Sequence[Callable[[], Field]], identity: Mapping[str, Any]
 ) -> list[Entrant]:
     """Difference of Gaussians and radial template, fitted on the first few training micrographs."""
-    some = training[:FITTED]
+
+    @cache
+    def some() -> list[Field]:
+        return [make() for make in training[:FITTED]]
 
     def fitted(fit: Callable[[Sequence[Field], float], Pick]) -> tuple[Pick, float | None]:
-        return fit([make() for make in some], study.diameter_a), None
+        return fit(some(), study.diameter_a), None
 
-    about = {"fitted_on": dict(identity), "first": len(some)}
+    about = {"fitted_on": dict(identity), "first": FITTED}
     return [
         Entrant("difference of Gaussians", about, partial(fitted, fit_gaussians)),
         Entrant("radial template", about, partial(fitted, fit_template)),

@@ -41,7 +41,6 @@ class Asked:
     simulate: str | None
     snrs: tuple[float, ...]
     map: str
-    map_voxel: float | None
     count: int
     train_at_each_snr: bool
     sizes: tuple[int, ...]
@@ -68,8 +67,9 @@ def particles(
     ] = None,
     simulate: Annotated[str | None, typer.Option(help="conditions: paper, clean, crowded, carbon …")] = None,
     snr: Annotated[str | None, typer.Option(help=f"signal-to-noise ratios. Default: {SNRS}")] = None,
-    map_: Annotated[str, typer.Option("--map", help="density map: a file, or a built-in one")] = "ribosome",
-    map_voxel: Annotated[float | None, typer.Option(help="its ångström per voxel, where it does not say")] = None,
+    map_: Annotated[
+        str, typer.Option("--map", help="of --simulate: built-in map or file, with @ÅNGSTRÖM per voxel")
+    ] = "ribosome",
     count: Annotated[int, typer.Option("--micrographs", min=1, help="simulated for the test")] = 10,
     train_at_each_snr: Annotated[bool, typer.Option("--train-at-each-snr", help="the paper's Fig. 6")] = False,
     training_size: Annotated[
@@ -109,7 +109,6 @@ def particles(
             simulate=simulate,
             snrs=_numbers("--snr", snr or SNRS, float),
             map=map_,
-            map_voxel=map_voxel,
             count=count,
             train_at_each_snr=train_at_each_snr,
             sizes=_numbers("--training-size", training_size, int) if training_size else (),
@@ -236,9 +235,9 @@ def _evaluate(asked: Asked, out: Path, pictures: Path | None) -> dict[str, list[
 def _volume(asked: Asked) -> Volume | None:
     if asked.simulate is None:
         return None
-    from ...models.particles.maps import load_map
+    from .training_set import volume
 
-    return load_map(asked.map, voxel_a=asked.map_voxel)
+    return volume(asked.map)
 
 
 def _bundles(asked: Asked) -> tuple[str, ...]:
