@@ -30,6 +30,10 @@ Y = np.array([y for _, y in BRIGHT], np.float32)
 SCORE = np.array([0.97, 0.8, 0.512345], np.float32)
 
 
+def f32(values: list[float]) -> npt.NDArray[np.float32]:
+    return np.array(values, np.float32)
+
+
 def image() -> npt.NDArray[np.uint8]:
     """Black but for the picked pixels."""
     pixels = np.zeros(SHAPE, np.uint8)
@@ -82,20 +86,18 @@ def test_relion_and_eman_agree_on_the_pixel_of_a_box(tmp_path: Path) -> None:
     lands(x + width // 2, y + height // 2)  # RELION: whole numbers, size / 2
     for (column, row), (left, low, *_) in zip(BRIGHT, corners, strict=True):
         # EMAN2 cuts [corner, corner + size) and has its origin at pixel size / 2 of it.
-        assert np.argwhere(image()[low : low + BOX, left : left + BOX]).tolist()[0] == [BOX // 2, BOX // 2] or (
-            low < 0 or left < 0
-        )
+        assert image()[low : low + BOX, left : left + BOX][BOX // 2, BOX // 2] == 1
         assert (left + BOX // 2, low + BOX // 2) == (column, row)
 
 
 def test_a_box_at_the_edge_has_a_corner_outside() -> None:
-    assert box.encode(np.float32([2]), np.float32([0]), 12) == b"-4\t-6\t12\t12\n"
+    assert box.encode(f32([2]), f32([0]), 12) == b"-4\t-6\t12\t12\n"
     with pytest.raises(ValueError, match="even"):
         box.encode(X, Y, 13)
 
 
 def test_halves_go_up_as_where_particles_are_cut() -> None:
-    found = np.loadtxt(box.encode(np.float32([10.5, 11.5, 11.49]), np.float32([20.5, 21.5, 0.5]), 8).splitlines())
+    found = np.loadtxt(box.encode(f32([10.5, 11.5, 11.49]), f32([20.5, 21.5, 0.5]), 8).splitlines())
     assert (found[:, :2] + 4).tolist() == [[11, 21], [12, 22], [11, 1]]
 
 

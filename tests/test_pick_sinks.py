@@ -29,7 +29,7 @@ from beamsieve.models.particles.candidates import Candidates
 from beamsieve.stream.flow.frame import Failure, Frame, Key, Outcome, Result, RunEnd, RunStart
 from beamsieve.stream.sinks.picks import files as pick_files
 from beamsieve.stream.sinks.picks import sink as sink_module
-from beamsieve.stream.sinks.picks.files import lock, sweep, whole, write_whole
+from beamsieve.stream.sinks.picks.files import keep_as, lock, sweep, whole, write_whole
 from beamsieve.stream.sinks.picks.micrograph import PickedMicrograph
 from beamsieve.stream.sinks.picks.picture import draw, encode
 from beamsieve.stream.sinks.picks.places import Places, safe, stem_of
@@ -67,6 +67,10 @@ class Told:
         self.events += [kind] * n
 
 
+def f32(values: list[float]) -> npt.NDArray[np.float32]:
+    return np.array(values, np.float32)
+
+
 def pixels() -> npt.NDArray[np.float32]:
     image = np.zeros(SHAPE, np.float32)
     for x, y in BRIGHT:
@@ -98,7 +102,7 @@ def micrograph(name: str = "g/a.mrc", threshold: float = 0.5, **changes: Any) ->
 
 def with_particles(found: PickedMicrograph) -> PickedMicrograph:
     n = int(found.picked.sum())
-    particles = np.arange(n * SIZE * SIZE, dtype=np.float32).reshape(n, SIZE, SIZE) / 7
+    particles = np.arange(n * SIZE * SIZE, dtype=np.float32).reshape(n, SIZE, SIZE) / np.float32(7)
     return replace(found, particles=particles, particle_pixel_a=3.0)
 
 
@@ -200,10 +204,9 @@ def test_tables_for_relion(tmp_path: Path) -> None:
     folder = project / "AutoPick/live"
     session(folder, micrograph(), other, skipped, project=str(project), spherical_aberration_mm=2.7)
     summary = starfile.read(folder / "autopick.star")
-    assert summary["rlnMicrographName"].tolist() == ["../../../data/g/a.mrc", "../../../data/g/b.mrc"] or all(
-        (project / name).resolve() == Path("/data") / Path(name).relative_to(Path(name).parents[1])
-        for name in summary["rlnMicrographName"]
-    )
+    found = [(project / name).resolve() for name in summary["rlnMicrographName"]]
+    assert found == [Path("/data/g/a.mrc"), Path("/data/g/b.mrc")]
+    assert all(name.startswith("../") for name in summary["rlnMicrographName"])
     for name in summary["rlnMicrographCoordinates"]:
         assert name.startswith("AutoPick/live/star/g/")
         assert (project / name).is_file()
@@ -389,7 +392,7 @@ def test_a_kill_between_keeping_and_writing_a_revision_costs_nothing(
     """After any number of steps of a revision that was broken off, a repeat ends as if it had not been."""
     for steps in range(1, 24):
         folder = tmp_path / str(steps)
-        session(folder, micrograph(), pictures=False)
+        session(folder, micrograph(), pictures=False, formats=["star", "coords"])
         old = contents(folder)
         left = steps
 
@@ -418,6 +421,7 @@ def test_a_kill_between_keeping_and_writing_a_revision_costs_nothing(
         assert (folder / "coords/g/a.coords.r0").read_bytes() == old["coords/g/a.coords"], steps
         assert len(starfile.read(folder / "star/g/a_autopick.star")) == 2
         assert read(folder / "micrographs/g/a.mrc.h5.r0").micrograph.revision == 0
+        assert not (folder / "box/g/a.box.r0").exists(), "there was none before"
     assert left > 0, "the last turn was not broken off"
 
 
@@ -625,6 +629,13 @@ def test_a_restart_and_another_daemon_are_in_the_tables(tmp_path: Path) -> None:
         assert len(file["picks"]) == 6
 
 
+def test_the_job_summary_names_only_files_that_are_there(tmp_path: Path) -> None:
+    session(tmp_path, micrograph(), formats=["csv"])
+    session(tmp_path, micrograph("g/b.mrc"), formats=["star"])
+    assert starfile.read(tmp_path / "autopick.star")["rlnMicrographName"].tolist() == ["/data/g/b.mrc"]
+    assert len(starfile.read(tmp_path / "micrographs.star")["micrographs"]) == 2
+
+
 def test_tables_that_cannot_be_written_are_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -691,11 +702,34 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     assert [found.name for found in path.parent.iterdir()] == ["a.txt"]
 
 
+def test_an_earlier_file_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, earlier = tmp_path / "a", tmp_path / "a.r0"
+    keep_as(path, earlier)
+    assert not earlier.exists()
+    path.write_text("0")
+    keep_as(path, earlier)
+    write_whole(path, b"1")
+    keep_as(path, earlier)
+    assert (path.read_text(), earlier.read_text()) == ("1", "0")
+
+    def none(*_: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", none)
+    keep_as(path, tmp_path / "a.r1")
+    assert (path.exists(), (tmp_path / "a.r1").read_text()) == (False, "1")
+
+
 def test_contents_are_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     replace_ = os.replace
     monkeypatch.setattr(os, "fsync", lambda descriptor: steps.append(os.readlink(f"/proc/self/fd/{descriptor}")))
-    monkeypatch.setattr(os, "replace", lambda *names: (steps.append("replace"), replace_(*names)))
+
+    def replaced(*names: Path) -> None:
+        steps.append("replace")
+        replace_(*names)
+
+    monkeypatch.setattr(os, "replace", replaced)
     write_whole(tmp_path / "a.txt", b"one")
     assert Path(steps[0]).name.endswith(".tmp")
     assert steps[1:] == ["replace", str(tmp_path)]
@@ -707,6 +741,7 @@ def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
     names = {
         f".a.h5.{host}-{int(dead.stdout)}.tmp": False,
         f".b.h5.{host}-{os.getppid()}.tmp": True,
+        f".me.h5.{host}-{os.getpid()}.tmp": False,  # a process before us that had our number
         ".c.h5.elsewhere-3.tmp": True,
         ".old.h5.elsewhere-3.tmp": False,
         "mine.tmp": True,
@@ -714,7 +749,7 @@ def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).write_text("")
     os.utime(tmp_path / ".old.h5.elsewhere-3.tmp", (1, 1))
-    assert sweep(tmp_path) == 2
+    assert sweep(tmp_path) == 3
     assert {path.name for path in tmp_path.iterdir()} == {name for name, stays in names.items() if stays}
 
 
@@ -727,13 +762,26 @@ def test_the_lock_keeps_others_out_but_not_for_ever(tmp_path: Path) -> None:
         assert free
 
 
+def test_others_are_kept_out_while_a_micrograph_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free: list[bool] = []
+
+    def watched(*args: Any, _real: Callable[..., bytes] = sink_module.encode) -> bytes:
+        with lock(tmp_path, patience_s=0.01) as mine:
+            free.append(mine)
+        return _real(*args)
+
+    monkeypatch.setattr(sink_module, "encode", watched)
+    session(tmp_path, micrograph())
+    assert free == [False]
+
+
 # Pictures
 
 
 def test_a_picture_shows_picks_where_they_are() -> None:
     image = np.random.default_rng(0).normal(100, 10, (600, 1500)).astype(np.float32)
-    x, y = np.float32([1200, 300]), np.float32([150, 450])
-    candidates = Candidates(x, y, np.float32([1.0, 0.5]), np.float32([1, 1]))
+    x, y = f32([1200, 300]), f32([150, 450])
+    candidates = Candidates(x, y, f32([1.0, 0.5]), f32([1, 1]))
     found = micrograph(candidates=candidates, picked=np.ones(2, bool), shape=image.shape, diameter_a=90.0)
     picture = draw(image, found)
     assert picture.shape == (300, 750, 3)

@@ -26,14 +26,19 @@ from beamsieve.stream.sinks.picks.record import read, read_images
 from beamsieve.stream.sinks.picks.settings import PickSettings
 from beamsieve.stream.sinks.picks.sink import PickSink
 from beamsieve.stream.sinks.picks.threshold import NAME, Moved, read_moved, write_moved
-from click.testing import Result as Told
 from typer.testing import CliRunner
+from typer.testing import Result as Told
+
+
+def f32(values: list[float]) -> npt.NDArray[np.float32]:
+    return np.array(values, np.float32)
+
 
 SHAPE = (96, 160)
-X = np.float32([30, 80, 120, 50, 100])
-Y = np.float32([30, 60, 40, 70, 25])
-SCORES = np.float32([0.95, 0.8, 0.65, 0.4, 0.2])
-SD = np.float32([1.0, 1.0, 3.0, 1.0, 1.0])
+X = f32([30, 80, 120, 50, 100])
+Y = f32([30, 60, 40, 70, 25])
+SCORES = f32([0.95, 0.8, 0.65, 0.4, 0.2])
+SD = f32([1.0, 1.0, 3.0, 1.0, 1.0])
 BOX, SIZE = 24, 16
 
 
@@ -210,6 +215,17 @@ def test_the_band_can_be_moved_too(tmp_path: Path) -> None:
     assert tell(out, "-t", 0.3, "--sd", 2, 1).exit_code == 2
 
 
+def test_images_stay_with_their_picks(tmp_path: Path) -> None:
+    out = session(tmp_path)
+    assert tell(out, "-t", 0.6, "--sd", 0.5, 4).exit_code == 0
+    os.remove(tmp_path / "in/a.mrc")
+    assert "no image" not in tell(out, "-t", 0.6, "--sd", 2, 4).output
+    images = read_images(out / "micrographs/a.mrc.h5")
+    assert images is not None
+    assert images.score.tolist() == SCORES[2:3].tolist()
+    assert np.array_equal(images.pixels, cut(image(1), X[2:3], Y[2:3]))
+
+
 def test_a_further_format_is_written(tmp_path: Path) -> None:
     out = session(tmp_path)
     assert tell(out, "-t", 0.7, "--format", "box", "--no-pictures").exit_code == 0
@@ -322,7 +338,8 @@ def test_a_skipped_micrograph_stays_without_picks_in_a_running_daemon(tmp_path: 
 def test_what_comes_in_meanwhile_is_treated_too(tmp_path: Path) -> None:
     """A daemon with another configured threshold writes while the command works."""
     out = session(tmp_path)
-    running, seen = sink(tmp_path), []
+    running = sink(tmp_path)
+    seen: list[str] = []
 
     def progress(what: str, done: int, of: int) -> None:
         if not seen:
