@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from beamsieve.stream.decode.quality import NAMES as QUALITY
 from beamsieve.stream.flow.channel import Channel
 from beamsieve.stream.flow.frame import Failure, Frame, Key, Outcome, Result
-from beamsieve.stream.decode.quality import NAMES as QUALITY
 from beamsieve.stream.flow.metrics import Metrics
 from beamsieve.stream.flow.yields import Waiting, Yield, Yields
 from prometheus_client.core import Metric
@@ -24,7 +24,15 @@ SPOKEN_IN = (
     "sinks/hdf5*.py",
     "sinks/picks/*.py",
 )
-_CALLS = {"event": ("event", 0), "BadData": ("reason", 0), "Failure": ("reason", 1), "Unusable": ("reason", 0)}
+_CALLS = {
+    "event": ("event", 0),
+    "BadData": ("reason", 0),
+    "Failure": ("reason", 1),
+    "Unusable": ("reason", 0),
+    "_Refusal": ("reason", 0),
+    "_wait": ("waiting", 1),
+    "Waits": ("waiting", 1),
+}
 _DROPS = {"Discard": 1, "dropped": 0}
 
 _HEAD = """# Metrics
@@ -46,19 +54,26 @@ The books balance: `beamsieve_frames_read_total` is `sum(beamsieve_frames_total)
 
 WORDS: Mapping[str, Mapping[str, str]] = {
     "event": {
+        "bad_name": "a file whose name is not text in the system's encoding; rename it",
         "bad_start": "a mask or flat field in a start message cannot be used",
+        "changed_later": "a file that was done has other content now; it is a new revision, and picked again",
+        "claim_lost": "another daemon took a file that was in work here, because this one seemed dead; its result stands",
         "damaged": "a record of a recording has the wrong checksum and is left out (replay)",
         "disconnected": "the other side of the socket went away; ZeroMQ connects again by itself",
-        "disk_full": "less than `files.min_free_gb` is free: no frame is kept from here on",
+        "disk_full": "less than `files.min_free_gb` is free: nothing is kept from here on",
         "end_again": "a second end of a series that is over",
         "file_closed": "a file was finished and has its name",
         "file_failed": "a file could not be written; what was flushed in it stays",
+        "folder_back": "the watched folder is there, after it was not",
+        "folder_gone": "the watched folder is not there; the daemon waits for it",
         "foreign": "a message of a kind, or a train of sources, that is not for us",
         "joined_late": "images came of a series whose start we did not see; its mask and energy are unknown",
+        "journal_error": "the journal could not be read or written; it is tried again",
         "late": "an image or train came after it was counted as missing",
-        "lost_unflushed": "frames that were in a failed file since its last flush",
+        "lease_lost": "this daemon gave no sign of life for `source.lease_s`, and others may have taken its files",
         "missing": "numbers that were skipped: lost before they reached us, or taken by another receiver",
         "no_end": "a series was over without an end message",
+        "no_folder_events": "the system gives no events of the folder; it is looked into every `source.poll_s`",
         "no_pulses": "a train without pulses, or with none of those selected",
         "restart": "the sender began again, with numbers we had seen",
         "resumed": "a series that was thought to be over went on",
@@ -66,35 +81,73 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "start_again": "the same start once more, as senders with several sockets say it",
         "start_late": "the start of a series came after its first images",
         "stray_end": "an end of a series we do not know",
+        "superseded": "the files of an earlier revision, or of another model, were kept under `….r0`, `….r1` …",
+        "taken_over": "files of a daemon that died or fell silent were taken over",
         "truncated": "a recording ends in the middle of a record (replay)",
+        "unreadable_folder": "a folder in the watched one cannot be read; let the daemon's user read it",
     },
     "reason": {
         "axes": "an array of a train does not have the axes that `source.axes` names",
         "cbor": "a message is not the CBOR of a DECTRIS stream 2",
+        "changed": "a micrograph changed while it was read; it is read again when it has settled",
         "channel": "no image of the channel `source.channel`",
+        "colour": "a picture in colour; save it in grey",
         "cut": "parts of a DECTRIS stream 1 message are missing",
+        "decode": "the pixels of a TIFF, PNG or JPEG cannot be decoded",
         "decompress": "the pixels cannot be decompressed",
-        "disk_full": "worth keeping, but there is no room",
+        "disk_full": "worth keeping, but there is no room (`files.min_free_gb`)",
         "dtype": "pixels of a type that cannot be used",
+        "eer": "the events of an EER movie cannot be decoded",
+        "empty": "no byte, or no page, was ever written",
         "encoding": "a compression that is not known",
         "field": "a field of a message is missing or has the wrong type",
         "file": "worth keeping, but the file cannot be written",
         "foreign": "not a message of this stream at all",
         "framing": "a karabo message of a wrong number of parts",
+        "gain": "the gain reference cannot be used",
+        "gain_shape": "the gain reference has another shape than the micrograph; the log says how to turn it",
         "geometry": "the geometry does not fit the frames",
-        "header": "a header of a karabo message cannot be read",
+        "header": "a header, of a karabo message or of an image file, cannot be read",
+        "image": "a micrograph that cannot be picked: no finite pixel, all pixels the same, or smaller than one box",
         "input": "the model's view lies off the detector: `detector.centre_px`, `detector.bin`",
         "json": "a part of a DECTRIS stream 1 message is not JSON",
         "key": "a property of the detector's source is missing: `source.image_key`, `source.cell_key`",
         "lost": "worth keeping, but in a file that failed before its next flush",
         "mask": "a mask that does not fit its frame",
+        "mdoc": "an mdoc file cannot be read",
+        "mode": "an MRC mode that is not read: packed 4-bit, complex, or unknown",
         "modules": "a source that is no module of the detector",
         "msgpack": "a part of a karabo message is not msgpack",
+        "pages": "a movie's pages have different sizes, or are fewer than it says itself",
+        "pixel_size": "a micrograph without a pixel size, in its header or beside it; state `decode.pixel_a`",
         "pulses": "pulse ids do not fit the array",
+        "record": "the HDF5 file of a micrograph is damaged",
         "series": "an image of a series that was not started, while another one runs",
         "shape": "frames of a shape that does not fit the constants, or none at all",
-        "size": "fewer or more bytes than the shape says",
+        "size": "fewer or more bytes than the shape says; an image larger than `decode.max_image_mb`",
         "train_id": "a train without a number",
+        "truncated": "a file ends before its header says",
+        "values": "too many pixels of a micrograph are no numbers",
+        "vanished": "a file was removed, or made unreadable, before it was read",
+        "write": "the name of a micrograph cannot be the name of a file where picks are written",
+        "xml": "an XML file cannot be read",
+    },
+    "waiting": {
+        "changing": "size, time or inode changed less than `source.settle_s` ago: it is being written",
+        "companion": "its XML or mdoc is not there, or has not settled (`source.companions`)",
+        "empty": "no byte was written yet",
+        "frames": "fewer frames than it says, its mdoc or XML says, or the session has (`source.frames`)",
+        "gone": "it is no longer there",
+        "in_work": "it changed while its older content is in work",
+        "longer": "more bytes than its header says; taken with a flag after `source.doubt_s`",
+        "queued": "complete; enough others are in work (`source.claims`)",
+        "retry": "it failed, and is tried again after `source.retry_s`",
+        "settling": "seen for less than `source.settle_s`, and the same since",
+        "truncated": "fewer bytes than its header says; set aside after `source.incomplete_s`",
+        "unreadable": "the daemon's user may not read it",
+        "unusable": "its name is not text in the system's encoding; rename it",
+        "zero_tail": "it ends in zeros, as files do that are allocated and not yet written; taken with a flag after "
+        "`source.doubt_s`",
     },
     "drop": {
         "abort": "in flight when the grace period was over, or when the daemon failed",
@@ -106,7 +159,13 @@ WORDS: Mapping[str, Mapping[str, str]] = {
 _TITLES = {
     "event": "Kinds of `beamsieve_source_events_total`",
     "reason": "Reasons of `beamsieve_frames_failed_total`",
+    "waiting": "Reasons of `beamsieve_waiting_files`",
     "drop": "Reasons of `beamsieve_frames_dropped_total`",
+}
+_BELOW = {
+    "waiting": "A file that stays the same and incomplete for `source.incomplete_s` fails for the reason that it "
+    "waited for. A file whose header cannot be read waits under the reason that reading it would fail with: it may still be "
+    "written."
 }
 
 
@@ -152,6 +211,8 @@ def spoken() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {name: set() for name in WORDS}
     for path in _modules():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Assign):
+                found["waiting"] |= set(_reasons(node))
             if not isinstance(node, ast.Call):
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -164,6 +225,16 @@ def spoken() -> dict[str, set[str]]:
 def _modules() -> Iterator[Path]:
     for pattern in SPOKEN_IN:
         yield from sorted(STREAM.glob(pattern))
+
+
+def _reasons(node: ast.Assign) -> Iterator[str]:
+    """The texts that are assigned to an attribute ``reason``, alone or with others in one line."""
+    for target in node.targets:
+        several = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+        pairs = zip(target.elts, node.value.elts, strict=False) if several else [(target, node.value)]
+        for name, value in pairs:
+            if isinstance(name, ast.Attribute) and name.attr == "reason":
+                yield from _texts(value)
 
 
 def _texts(node: ast.expr) -> Iterator[str]:
@@ -191,4 +262,5 @@ def _row(family: Metric) -> str:
 def _words(of: str, words: Iterable[str]) -> str:
     lines = [f"## {_TITLES[of]}\n", "| word | meaning |", "|---|---|"]
     lines += [f"| `{word}` | {WORDS[of].get(word, '(not described)')} |" for word in sorted(words)]
+    lines += ["", _BELOW[of]] if of in _BELOW else []
     return "\n".join(lines) + "\n"
