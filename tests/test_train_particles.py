@@ -17,7 +17,7 @@ from beamsieve.models.bundle import load_bundle
 from beamsieve.models.particles import mining
 from beamsieve.models.particles.candidates import Labelled
 from beamsieve.models.particles.dataset import Ground, Scaled, check, divide, scaled, split
-from beamsieve.models.particles.deepem import PRESETS, DeepEM, layout_for
+from beamsieve.models.particles.deepem import PRESETS, DeepEM, folded, layout_for
 from beamsieve.models.particles.evaluate import evaluate
 from beamsieve.models.particles.maps import load_map
 from beamsieve.models.particles.matching import Curve
@@ -25,7 +25,8 @@ from beamsieve.models.particles.pick import Picker
 from beamsieve.models.particles.practice import Practice
 from beamsieve.models.particles.recipes import Options, geometry, make_options
 from beamsieve.models.particles.sampling import Boxes, Pieces, sampler
-from beamsieve.models.particles.train import fresh, limited, logits, train
+from beamsieve.models.particles.start import fresh, logits, unfolded
+from beamsieve.models.particles.train import limited, train
 from beamsieve.models.particles.trained import chosen_threshold
 from beamsieve.models.runner import Runner
 from beamsieve.stream.__main__ import app
@@ -60,13 +61,12 @@ def micrograph(
     rng = np.random.default_rng(seed)
     points = places(rng, count + bars, shape)
     y, x = np.mgrid[: shape[0], : shape[1]]
-    image = rng.normal(0, 1, shape)
+    image = rng.normal(20, 1, shape).astype(np.float32)
     for px, py in points[:count]:
         r = np.hypot(x - px, y - py)
         image -= 1.6 * ((r < D / 2) & (r > D / 6))
     for px, py in points[count:]:
         image -= 3.0 * ((np.abs(x - px) < D / 2) & (np.abs(y - py) < D / 8))
-    image = (image + 20).astype(np.float32)
     found = points[:count].astype(np.float32)
     return Labelled(name or f"field-{seed}", lambda: image, 1.0, found[:, 0], found[:, 1], NONE, NONE)
 
@@ -156,7 +156,15 @@ def test_centres_move_with_the_pixels_when_a_micrograph_is_rescaled() -> None:
     rng = np.random.default_rng(3)
     image = rng.normal(100, 1, (240, 300)).astype(np.float32)
     image[120:123, 201:204] -= 60  # its middle is (202, 121)
-    one = Labelled("dot", lambda: image, 1.0, np.float32([202]), np.float32([121]), np.float32([20]), np.float32([30]))
+    one = Labelled(
+        "dot",
+        lambda: image,
+        1.0,
+        np.array([202], np.float32),
+        np.array([121], np.float32),
+        np.array([20], np.float32),
+        np.array([30], np.float32),
+    )
     small = scaled(one, 3.0, 60.0)
     assert small.image.shape == (80, 100)
     y, x = np.unravel_index(np.argmin(small.image), small.image.shape)
@@ -170,8 +178,9 @@ def test_centres_move_with_the_pixels_when_a_micrograph_is_rescaled() -> None:
 @pytest.mark.parametrize("which", ["x", "wrong_x"])
 def test_coordinates_outside_are_refused_with_the_micrograph_s_name(which: str, x: float) -> None:
     one = micrograph(1, name="grid7-0042")
-    bad = np.float32([x])
-    changed = replace(one, **{which: bad, which.replace("x", "y"): np.float32([5])})
+    bad = np.array([x], np.float32)
+    other: Any = {which: bad, which.replace("x", "y"): np.array([5], np.float32)}
+    changed = replace(one, **other)
     with pytest.raises(ValueError, match=r"grid7-0042: 1 of .* outside its 170 × 150 pixels"):
         scaled(changed, 1.0, D)
 
@@ -179,7 +188,7 @@ def test_coordinates_outside_are_refused_with_the_micrograph_s_name(which: str, 
 def test_a_split_is_by_micrograph_and_comes_from_the_seed(fields: list[Labelled]) -> None:
     empty = replace(fields[0], name="empty", x=NONE, y=NONE)
     everything = [*fields, empty]
-    seen = set()
+    seen: set[str] = set()
     for seed in range(30):
         rest, held = split(everything, 0.3, seed)
         again = split(everything, 0.3, seed)
@@ -295,7 +304,8 @@ def test_pieces_say_of_every_cell_how_far_it_is_from_a_particle_however_they_are
     peaks = 0
     for images, targets in pieces.epoch(1):
         at = 13 + pieces.stride * np.arange(pieces.cells)
-        middle = sum(images[:, 0][:, at + i][:, :, at + j] for i in (0, 1) for j in (0, 1)) / 4
+        four = [images[:, 0][:, at + i][:, :, at + j] for i in (0, 1) for j in (0, 1)]
+        middle = torch.stack(four).mean(0)
         away = -2 * torch.log(targets[:, 0].clamp_min(1e-30))
         near = targets[:, 0] > 1e-3
         np.testing.assert_allclose(middle[near], (0.2 * D * away.sqrt())[near], atol=0.8)
@@ -418,6 +428,10 @@ def test_going_on_from_a_bundle_starts_with_its_weights(trained: Path, tmp_path:
     net = fresh(options, layout_for(28)).eval()
     boxes = torch.randn(3, 1, 28, 28)
     torch.testing.assert_close(net(boxes), load_bundle(trained).module(boxes))
+    again = unfolded(net, torch.randn(50, 1, 28, 28))
+    assert isinstance(again.norm2, torch.nn.BatchNorm2d)
+    for same in (again, folded(again)):
+        torch.testing.assert_close(same(boxes), net(boxes), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="its layout is"):
         fresh(options, layout_for(44))
 

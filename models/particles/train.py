@@ -21,58 +21,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..bundle import load_bundle
 from ..progress import Lines
 from .candidates import Labelled
 from .dataset import Ground, Scaled, check, divide, scale_all, split
-from .deepem import DeepEM, Layout, folded, layout_of
+from .deepem import Layout, folded
 from .mining import mine
 from .recipes import Options, Progress, geometry, make_options
 from .sampling import Boxes, sampler
+from .start import fresh, logits, unfolded
 from .trained import finish
 
 __all__ = ["Options", "Trainer", "make_options", "train"]
-
-
-def fresh(options: Options, layout: Layout) -> DeepEM:
-    """A network to train: new weights from the seed, or those of the bundle ``options.start``.
-
-    New weights are uniform within ±√(6 / (inputs + outputs)) of a kernel, biases zero, as the toolbox draws them that
-    the paper's program was built on (DeepLearnToolbox, ``cnnsetup``). (The paper's text says between 0 and 1: with
-    kernels of hundreds of positive weights every sigmoid answers 1, and nothing is learnt.) Raises ``BundleError`` for
-    a bundle that cannot be read, ``ValueError`` for one of another layout.
-    """
-    torch.manual_seed(options.seed)
-    if options.start is not None:
-        return _continued(options.start, layout)
-    net = DeepEM(layout, activation=options.activation, batch_norm=options.batch_norm)
-    for part in (net.conv1, net.conv2, net.conv3, net.fc):
-        torch.nn.init.xavier_uniform_(part.weight)
-        assert part.bias is not None
-        torch.nn.init.zeros_(part.bias)
-    return net
-
-
-def _continued(start: str, layout: Layout) -> DeepEM:
-    bundle = load_bundle(start).expect(task="particles")
-    if layout_of(bundle.module) != layout:
-        raise ValueError(
-            f"{bundle.path}: its layout is {layout_of(bundle.module)}, wanted is {layout}; "
-            "leave box, preset, maps and pixel size to it"
-        )
-    # Its batch normalisation is folded away; learning goes on without.
-    net = DeepEM(layout, activation="relu" if bundle.module.relu else "sigmoid")
-    net.load_state_dict(bundle.module.state_dict())
-    return net
-
-
-def logits(net: DeepEM, x: Tensor) -> Tensor:
-    """Logits (n, 1, i, j) of all boxes one stride apart in images (n, 1, y, x); (n, 1, 1, 1) for single boxes."""
-    x = functional.avg_pool2d(net.act(net.norm1(net.conv1(x))), net.pool1)
-    x = functional.avg_pool2d(net.act(net.norm2(net.conv2(x))), net.pool2)
-    x = functional.avg_pool2d(net.act(net.norm3(net.conv3(x))), net.pool3)
-    last = math.isqrt(net.fc.in_features // x.shape[1])
-    return functional.conv2d(x, net.fc.weight.reshape(1, -1, last, last), net.fc.bias)
 
 
 class Trainer:
@@ -87,6 +46,8 @@ class Trainer:
         self.net = fresh(options, layout)
         self.sampler = sampler(Ground(self.training), options, layout, self.diameter_px)
         self.held = list(sampler(Ground(self.validation), options, layout, self.diameter_px).epoch(0))
+        if options.start is not None and options.batch_norm:
+            self.net = unfolded(self.net, next(iter(self.sampler.epoch(0)))[0])
         kind = torch.optim.AdamW if options.optimiser == "adamw" else torch.optim.SGD
         self.optimiser = kind(self.net.parameters(), lr=options.rate, weight_decay=options.decay)
         self.history: list[dict[str, float]] = []
@@ -168,7 +129,7 @@ class Trainer:
 
     @property
     def normalised(self) -> bool:
-        """Whether the network has batch normalisation: a new one may, one that goes on from a bundle has none."""
+        """Whether the network has batch normalisation."""
         return isinstance(self.net.norm1, torch.nn.BatchNorm2d)
 
     @property
