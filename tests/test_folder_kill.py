@@ -36,7 +36,7 @@ from beamsieve.stream.sources.folder.source import FolderSource
 base, work_s = Path(sys.argv[1]), float(sys.argv[2])
 source = FolderSource(
     FolderSettings(
-        directory=base / "in", poll_s=0.05, settle_s=0.05, frames=None, end_idle_s=0.5, claims=4, deaths=50, lease_s=30
+        directory=base / "in", poll_s=0.05, settle_s=0.05, frames=None, end_idle_s=0.5, claims=4, deaths=50, lease_s=3600
     ),
     NoFacts(), journal=base / "out" / "journal.sqlite", header=lambda path, size: None,
 )
@@ -109,10 +109,10 @@ def test_two_processes_with_one_journal_take_every_file_once(tmp_path: Path) -> 
 @pytest.mark.parametrize("seed", [0])
 def test_a_process_killed_at_any_moments_loses_and_doubles_nothing(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
-    names = [f"m{i:03}.mrc" for i in range(60)]
-    put(tmp_path, names[:30])
+    names = [f"m{i:03}.mrc" for i in range(40)]
+    put(tmp_path, names[:20])
     journal = tmp_path / "out" / "journal.sqlite"
-    for kill in range(5):
+    for kill in range(4):
         with started(tmp_path, 0.01) as worker:
             assert worker.stdout is not None
             assert worker.stdout.readline() == "open\n"
@@ -123,13 +123,11 @@ def test_a_process_killed_at_any_moments_loses_and_doubles_nothing(tmp_path: Pat
             mine = [daemon for daemon in report(journal).daemons if daemon.pid == worker.pid]
             assert [daemon.alive for daemon in mine] == [False]
             if kill == 2:
-                put(tmp_path, names[30:])
-    began = time.monotonic()
+                put(tmp_path, names[20:])
     with started(tmp_path) as last:
-        finish(last)
-    assert time.monotonic() - began < 15  # half the lease: the dead were known to be dead
+        finish(last)  # long before the lease is over: the dead are known to be dead
     found = report(journal, limit=100)
-    assert {state: n for state, n in found.counts.items() if n} == {"done": 60}
+    assert {state: n for state, n in found.counts.items() if n} == {"done": 40}
     assert sorted(file.name for file in found.done) == names
     assert {file.revision for file in found.done} == {0}
     assert max(said(tmp_path, "done").values()) == 1
