@@ -57,7 +57,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "bad_name": "a file whose name is not text in the system's encoding; rename it",
         "bad_start": "a mask or flat field in a start message cannot be used",
         "changed_later": "a file that was done has other content now; it is a new revision, and picked again",
-        "claim_lost": "another daemon took a file that was in work here, because this one seemed dead; its result stands",
+        "claim_lost": "another daemon took a file in work here, because this one seemed dead; that one's picks stand",
         "damaged": "a record of a recording has the wrong checksum and is left out (replay)",
         "disconnected": "the other side of the socket went away; ZeroMQ connects again by itself",
         "disk_full": "less than `files.min_free_gb` is free: nothing is kept from here on",
@@ -164,8 +164,8 @@ _TITLES = {
 }
 _BELOW = {
     "waiting": "A file that stays the same and incomplete for `source.incomplete_s` fails for the reason that it "
-    "waited for. A file whose header cannot be read waits under the reason that reading it would fail with: it may still be "
-    "written."
+    "waited for. A file whose header cannot be read waits under the reason that reading it would fail with: it may "
+    "still be written."
 }
 
 
