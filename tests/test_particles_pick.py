@@ -109,6 +109,18 @@ def test_planted_particles_are_found_where_they_are_on_a_micrograph_that_is_not_
     assert found.score.min() >= picker.options.floor
 
 
+@pytest.mark.parametrize("factor", [1.0, 2.6])
+def test_centres_are_off_by_chance_only_not_by_half_a_pixel(picker: Picker, factor: float) -> None:
+    places = np.random.default_rng(4).uniform(-4, 4, (16, 2)) + 60 + 75 * np.array(list(np.ndindex(4, 4)))
+    centres = [((x + 0.5) * factor - 0.5, (y + 0.5) * factor - 0.5) for x, y in places]
+    image = planted((round(350 * factor), round(370 * factor)), centres, DIAMETER_PX * factor, 0.3)
+    found = picker.pick(image, PIXEL_A / factor)
+    picks = np.array(sorted(zip(found.x[:16], found.y[:16], strict=True)))
+    off = np.array([min(picks - centre, key=lambda d: float(np.hypot(*d))) for centre in centres])
+    assert np.abs(off).max() < factor
+    assert np.abs(off.mean(axis=0)).max() < 0.1 * factor
+
+
 @pytest.mark.parametrize("factor", [0.75, 1.73, 3.1])
 def test_a_micrograph_of_another_pixel_size_is_rescaled_and_centres_are_in_its_own_pixels(
     picker: Picker, factor: float
@@ -181,6 +193,25 @@ def test_a_particle_just_inside_the_border_is_found_though_its_box_reaches_over_
     found = picker.pick(planted((160, 300), [place], DIAMETER_PX, 0.5), PIXEL_A)
     assert (found.x[0], found.y[0]) == pytest.approx(place, abs=3)
     assert found.score[0] > picker.threshold
+
+
+@pytest.mark.parametrize("shape", [(160, 300), (161, 303), (158, 298)])
+def test_the_margin_is_mirrored_and_the_grid_reaches_beyond_the_border_on_all_sides(
+    picker: Picker, shape: tuple[int, int]
+) -> None:
+    prepared = picker.prepare(planted(shape, [], DIAMETER_PX), PIXEL_A)
+    padded, before = picker._padded(prepared.image)
+    ny, nx = shape
+    np.testing.assert_array_equal(padded[before : before + ny, before : before + nx], prepared.image)
+    np.testing.assert_array_equal(padded[:before], padded[before : 2 * before][::-1])
+    np.testing.assert_array_equal(
+        padded[:, before + nx :], padded[:, 2 * nx + 2 * before - padded.shape[1] : before + nx][:, ::-1]
+    )
+    scores = picker.run(prepared)
+    border = picker.options.border * DIAMETER_PX - 0.5
+    assert scores.origin < border  # so that a maximum at the border has a neighbour on the other side
+    for count, extent in zip(scores.log_odds.shape, shape, strict=True):
+        assert scores.origin + (count - 1) * scores.stride > extent - 1 - border
 
 
 def test_the_band_of_standard_deviations_takes_rubbish_away(bundle: Bundle) -> None:

@@ -53,11 +53,10 @@ class Stage:
 
 
 def convolve_by_fft(stage: Stage, piece: Tensor, kernels: Tensor, size: int, target: Tensor) -> None:
-    """One block: ``piece`` (1 or r, in, y, x) by ``kernels`` (r, out, in, size, size / 2 + 1) into ``target``."""
+    """One block: ``piece`` (in, y, x) by ``kernels`` (r, out, in, size, size / 2 + 1) into ``target`` (r, out, …)."""
     ny, nx = (n - stage.reach + 1 for n in piece.shape[-2:])
-    seen = torch.fft.rfft2(piece, s=(size, size))
+    maps = torch.fft.rfft2(piece, s=(size, size))
     for turn, kernel in enumerate(kernels):
-        maps = seen[min(turn, len(seen) - 1)]
         mixed = kernel[:, 0] * maps[0]
         for channel in range(1, len(maps)):
             mixed.addcmul_(kernel[:, channel], maps[channel])
@@ -66,11 +65,9 @@ def convolve_by_fft(stage: Stage, piece: Tensor, kernels: Tensor, size: int, tar
 
 
 def convolve(stage: Stage, piece: Tensor, turns: slice, target: Tensor) -> None:
-    """One block of the rotations ``turns`` without FFT: ``piece`` (1 or r, in, y, x) into ``target``."""
+    """One block of the rotations ``turns`` without FFT: ``piece`` (in, y, x) into ``target`` (r, out, …)."""
     for turn, weight in enumerate(stage.weight[turns]):
-        maps = piece[min(turn, len(piece) - 1)]
-        y = functional.conv2d(maps[None], weight, stage.bias, dilation=stage.dilation)[0]
-        target[turn] = _finish(stage, y)
+        target[turn] = _finish(stage, functional.conv2d(piece[None], weight, stage.bias, dilation=stage.dilation)[0])
 
 
 def _finish(stage: Stage, y: Tensor) -> Tensor:

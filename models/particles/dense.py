@@ -146,7 +146,7 @@ class DenseScan:
         def block(job: tuple[tuple[int, int], tuple[int, int], slice]) -> None:
             (i, m), (j, n), turns = job
             rows, columns = (slice(a * stage.step, a * stage.step + stage.needs(c)) for a, c in ((i, m), (j, n)))
-            piece = x[turns if len(x) > 1 else slice(None), :, rows, columns]
+            piece = x[turns.start if len(x) > 1 else 0, :, rows, columns]
             target = out[turns, :, i : i + m, j : j + n]
             if kernels is None:
                 convolve(stage, piece, turns, target)
