@@ -150,16 +150,16 @@ class PickWork:
     def _prepare(self, frame: Frame) -> Ready:
         path, pixel_a = frame.info.get("path", frame.key), frame.info.get("pixel_a")
         began = time.perf_counter()
-        quality = measure(frame.data, pixel_a, saturation=frame.info.get("saturation"))
-        judged = time.perf_counter()
         try:
             prepared = self.picker.prepare(frame.data, pixel_a)
         except ValueError as error:
             raise BadData("pixel_size" if pixel_a is None else "image", f"{path}: {error}") from error
+        rescaled = time.perf_counter()
+        quality = measure(frame.data, float(pixel_a), saturation=frame.info.get("saturation"))
         seconds = {
             "read": float(frame.info.get("read_s", 0.0)),
-            "quality": judged - began,
-            "prepare": time.perf_counter() - judged,
+            "prepare": rescaled - began,
+            "quality": time.perf_counter() - rescaled,
         }
         return Ready(prepared, float(pixel_a), quality, seconds)
 
