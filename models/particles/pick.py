@@ -26,7 +26,7 @@ from .prepare import normalise, rescale, scale_factor, to_full
 
 __all__ = ["PickOptions", "Picker", "PickerReport", "Prepared", "ScoreMap"]
 
-_REMEDY = "state it in the configuration (source.pixel_a) or on the command line (--pixel-size)"
+_REMEDY = "state it in the configuration (decode.pixel_a) or on the command line (--pixel-size)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..flow.settings import read_yaml
@@ -179,7 +179,10 @@ def _table(
 ) -> None:
     if not files:
         return
-    table = Table("file", *columns, title=title, title_justify="left", box=None, pad_edge=False)
+    # Names are folded, never cut: EPU's differ at their end, and retry takes the whole.
+    table = Table(
+        Column("file", overflow="fold"), *columns, title=title, title_justify="left", box=None, pad_edge=False
+    )
     for file in files:
         name = f"{file.name} (revision {file.revision})" if file.revision else file.name
         table.add_row(*(Text(_printable(cell)) for cell in (name, *cells(file))))

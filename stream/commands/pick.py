@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import plain
 from ..flow.settings import ConfigError, Where
 from ..flow.settings import check as check_data
 from ..sinks.picks.settings import FORMATS
@@ -68,8 +69,12 @@ def pick(
         from ...models.progress import Lines
         from ..beamlines.offline import pick_files
 
-        with bars() as progress:
-            done = pick_files(settings, files, where, progress or Lines())
+        try:
+            with bars() as progress:
+                done = pick_files(settings, files, where, progress or Lines())
+        except OSError as error:
+            typer.echo(plain(error), err=True)
+            raise typer.Exit(1) from None
     write_text(out / "picks.csv", as_csv(done.rows))
     show(done)
     if json_file:
