@@ -365,6 +365,11 @@ def test_suppression_is_the_greedy_one(points: list[tuple[int, int, int]], dista
     assert apart(x, y, score, distance).tolist() == expected
 
 
+def test_points_exactly_as_far_apart_as_they_have_to_be_both_stay() -> None:
+    assert apart([0, 3, 3], [0, 4, 3], [1, 0.5, 0.7], 5.0).tolist() == [0, 1]
+    assert apart([0, 3], [0, 4], [1, 0.5], 5.001).tolist() == [0]
+
+
 def test_the_disc_is_the_one_around_the_point_and_ends_at_the_edge() -> None:
     image = np.random.default_rng(0).normal(2, 3, (60, 90)).astype(np.float32)
     rows, columns = np.ogrid[:60, :90]
