@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ class FakeClock(Clock):
 def camera(number: int, manner: str) -> Exposure:
     """A micrograph whose pixels tell its number, with a particle and a crystal."""
     image = np.full((40, 50), number if number < 1000 else 500 + number % 1000, np.int16)
-    centres = ((10.25, 20.0, "particle"), (30.0, 5.5, "ice"))
+    centres = ((10.25 if number < 1000 else 12.5, 20.0, "particle"), (30.0, 5.5, "ice"))
     return Exposure(mrc_bytes(image, 2.0), ".mrc", centres, {"pixel_a": 2.0, "nx": 50, "ny": 40})
 
 
@@ -137,30 +138,25 @@ def test_hostile_ones_are_as_they_are_said_to_be(tmp_path: Path) -> None:
 
     particles = rows(truth)
     assert {row["micrograph"] for row in particles} == set(writer.dropped.written) - {of["truncated"]}
-    assert {(row["x"], row["y"], row["kind"]) for row in particles} == {("10.25", "20.00", "particle")}
+    for row in particles:
+        x = "12.50" if row["micrograph"] == of["changed"] else "10.25"
+        assert (row["x"], row["y"], row["kind"]) == (x, "20.00", "particle")
     assert {(row["x"], row["kind"]) for row in rows(others_file(truth))} == {("30.00", "ice")}
     assert writer.dropped.report()["particles"] == len(particles) == 10
 
 
-def test_a_slow_camera_does_not_catch_up_in_a_burst(tmp_path: Path) -> None:
+def test_a_session_that_fell_behind_does_not_catch_up_in_a_burst(tmp_path: Path) -> None:
     clock = FakeClock()
     starts = []
 
-    def slow(number: int, manner: str) -> Exposure:
-        return camera(number, manner)
+    class Slow(MicrographWriter):
+        def _drop(self, number: int, *rest: Any) -> None:
+            starts.append(clock.time)
+            super()._drop(number, *rest)
+            clock.time += 5.0 if number == 1 else 0.0
 
-    writer = MicrographWriter(Session(tmp_path, count=5, every_s=1.0), slow, clock=clock)
-    real = writer._drop
-
-    def drop(number: int, manner: str, exposure: Exposure, *rest: object) -> None:
-        starts.append(clock.time)
-        real(number, manner, exposure, *rest)  # type: ignore[arg-type]
-        clock.time += 3.0
-
-    writer._drop = drop  # type: ignore[method-assign, assignment]
-    writer.run(threading.Event())
-    assert min(np.diff(starts)) >= 3.0
-    assert max(np.diff(starts)) <= 4.5
+    Slow(Session(tmp_path, count=5, every_s=1.0), camera, clock=clock).run(threading.Event())
+    assert np.diff(starts) == pytest.approx([5.5, 1.0, 1.0, 1.0])
 
 
 def test_a_stop_leaves_no_half_file(tmp_path: Path) -> None:
@@ -237,7 +233,7 @@ def test_simulated_particles_are_dark_where_the_truth_says(simulated: SimulatedC
         if kind == "particle"
     ]
     assert len(patches) >= 3
-    assert np.mean(patches) < np.median(found.data) - 0.5 * found.data.std()
+    assert np.mean(patches) < np.median(found.data) - 0.25 * found.data.std()
 
 
 def test_simulated_manners(simulated: SimulatedCamera) -> None:

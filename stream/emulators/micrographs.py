@@ -138,7 +138,7 @@ class MicrographWriter:
                     exposure.cancel()
                     break
                 # A camera that is too slow does not catch up in a burst.
-                due = max(due, self._clock.now() - self._session.every_s) + self._session.every_s
+                due = max(due, self._clock.now()) + self._session.every_s
                 self._drop(number, manner, exposure.result(), pool, stop)
             while self._later and not stop.is_set():
                 self._pass(self._later[0][0] - self._clock.now(), stop)
