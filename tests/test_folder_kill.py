@@ -22,6 +22,14 @@ from beamsieve.stream.sources.folder import wake
 from beamsieve.stream.sources.folder.report import report
 from beamsieve.stream.sources.folder.settings import FolderSettings
 from beamsieve.stream.sources.folder.source import FolderSource
+from watchdog.events import (
+    FileClosedEvent,
+    FileClosedNoWriteEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileOpenedEvent,
+    FileSystemEvent,
+)
 
 PATIENCE_S = 40.0
 
@@ -186,6 +194,23 @@ def test_events_of_the_file_system_wake_a_source_long_before_its_poll(tmp_path: 
         assert len(looked) <= 2
     finally:
         source.finish()
+
+
+def test_what_we_write_and_read_ourselves_rings_no_bell(tmp_path: Path) -> None:
+    bell = wake.Wake(NoFacts(), [tmp_path / "out", tmp_path / "journal.sqlite"])
+
+    def rings(event: FileSystemEvent) -> bool:
+        bell.on_any_event(event)
+        return bell.wait(0)
+
+    ours = ["out", "out/picks.star", "journal.sqlite", "journal.sqlite-wal"]
+    assert [name for name in ours if rings(FileModifiedEvent(str(tmp_path / name)))] == []
+    theirs = ["a.mrc", "output.mrc", "sub/a.mrc", "journal.mrc"]
+    assert [name for name in theirs if rings(FileModifiedEvent(str(tmp_path / name)))] == theirs
+    assert rings(FileMovedEvent(str(tmp_path / "out" / "a.tmp"), str(tmp_path / "a.mrc")))
+    assert rings(FileClosedEvent(str(tmp_path / "a.mrc")))
+    assert not rings(FileOpenedEvent(str(tmp_path / "a.mrc")))
+    assert not rings(FileClosedNoWriteEvent(str(tmp_path / "a.mrc")))
 
 
 def test_without_file_events_it_says_so_and_polls(
