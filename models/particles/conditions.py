@@ -1,4 +1,4 @@
-"""Under which conditions micrographs are simulated: the microscope, the noise, and what lies on the grid beside particles."""
+"""Under which conditions micrographs are simulated: microscope, noise, and what lies on the grid beside particles."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Conditions:
     ``pixel_a``: ångström per pixel. ``particles``: how many, or as many as fit. ``distance``: least distance of two
     particles' centres, ``border``: of a centre from the picture's edge, both in particle diameters.
 
-    The microscope: ``defocus_um`` (underfocus, µm), ``astigmatism_a`` (largest difference of the two defocus values, Å),
-    ``voltage_kv``, ``cs_mm``, ``amplitude_contrast``, ``b_factor_a2`` (envelope, Å²).
+    The microscope: ``defocus_um`` (underfocus, µm), ``astigmatism_a`` (largest difference of the two defocus values,
+    Å), ``voltage_kv``, ``cs_mm``, ``amplitude_contrast``, ``b_factor_a2`` (envelope, Å²).
 
-    The noise: ``solvent``, the share of its variance that comes from the ice, coloured and through the contrast transfer
-    function; the rest is the detector's, white. ``dose``: electrons per Å²; given, the picture is uint16 counts with the
-    detector's noise drawn from Poisson's distribution; None, float32 with Gaussian noise.
+    The noise: ``solvent``, the share of its variance that comes from the ice, coloured and through the contrast
+    transfer function; the rest is the detector's, white. ``dose``: electrons per Å²; given, the picture is uint16
+    counts with the detector's noise drawn from Poisson's distribution; None, float32 with Gaussian noise.
 
     Beside particles: ``gradient``, the illumination's change across the picture as a fraction of its mean; ``carbon``,
     the fraction of the picture on the carbon film; ``ice`` crystals; ``aggregates`` of 5 to 12 particles; ``overlaps``,

@@ -38,8 +38,8 @@ def wavelength_a(voltage_kv: float) -> float:
 class Ctf:
     """One micrograph's transfer function.
 
-    ``defocus_u_a``, ``defocus_v_a``: in ångström, underfocus positive, along the axis at ``angle_deg`` (from x towards y)
-    and at right angles to it. ``cs_mm``: spherical aberration. ``amplitude_contrast``: 0..1. ``b_factor_a2``: Å².
+    ``defocus_u_a``, ``defocus_v_a``: in ångström, underfocus positive, along the axis at ``angle_deg`` (from x towards
+    y) and at right angles to it. ``cs_mm``: spherical aberration. ``amplitude_contrast``: 0..1. ``b_factor_a2``: Å².
     """
 
     defocus_u_a: float
@@ -60,15 +60,16 @@ class Ctf:
         square = kx * kx + ky * ky
         mean, half = (self.defocus_u_a + self.defocus_v_a) / 2, (self.defocus_u_a - self.defocus_v_a) / 2
         length = wavelength_a(self.voltage_kv)
-        phase = np.float32(mean) * square
+        phase: Floats = square * np.float32(mean)
         if half:
             # k² cos(2(angle - axis)), written without an arctangent per pixel.
             axis = 2 * math.radians(self.angle_deg)
-            phase = phase + np.float32(half * math.cos(axis)) * (kx * kx - ky * ky)
-            phase = phase + np.float32(half * math.sin(axis) * 2) * (kx * ky)
-        phase = phase - np.float32(0.5 * length**2 * self.cs_mm * 1e7) * square * square
-        phase = np.float32(math.pi * length) * phase + np.float32(math.asin(self.amplitude_contrast))
-        found: Floats = -np.sin(phase)
+            phase += (kx * kx - ky * ky) * np.float32(half * math.cos(axis))
+            phase += (kx * ky) * np.float32(2 * half * math.sin(axis))
+        phase -= square * square * np.float32(0.5 * length**2 * self.cs_mm * 1e7)
+        phase *= np.float32(math.pi * length)
+        phase += np.float32(math.asin(self.amplitude_contrast))
+        found: Floats = -np.sin(phase, dtype=np.float32)
         if self.b_factor_a2:
             found *= np.exp(np.float32(-self.b_factor_a2 / 4) * square)
         return found

@@ -42,11 +42,11 @@ class Volume:
 
 
 def load_map(name_or_path: str | Path, *, voxel_a: float | None = None, threshold: float | None = None) -> Volume:
-    """A built-in map by its name (``BUILT_IN``), or one from a file: ``.mrc``, ``.map``, ``.ccp4`` (also ``.gz``), ``.pdb``.
+    """A built-in map by its name (``BUILT_IN``), or a file's: ``.mrc``, ``.map``, ``.ccp4``, ``.pdb``, also ``.gz``.
 
-    ``voxel_a``: ångström per voxel; overrides a map's header, and is needed where the header has none. ``threshold``: the
-    density at which the particle ends, in the file's units; without it, half of Otsu's. Raises ``ValueError`` for a file that is no
-    density, ``OSError`` for one that cannot be read.
+    ``voxel_a``: ångström per voxel; overrides a map's header, and is needed where the header has none. ``threshold``:
+    the density at which the particle ends, in the file's units; without it, half of Otsu's. Raises ``ValueError`` for a
+    file that is no density, ``OSError`` for one that cannot be read.
     """
     text = str(name_or_path)
     if text in BUILDERS:
@@ -139,10 +139,10 @@ def otsu(values: Floats, bins: int = 512) -> float:
 
 
 def prepared(data: npt.ArrayLike, voxel_a: float, *, threshold: float | None = None, name: str = "") -> Volume:
-    """A density as a ``Volume``: masked softly, centred, cubic, normalised. Raises ``ValueError`` where nothing is left.
+    """A density as a ``Volume``: masked softly, centred, cubic, normalised. Raises ``ValueError`` where none is left.
 
-    The mask is the largest connected part above ``threshold`` (without it, half of Otsu's above the border's median), widened by
-    two voxels that fall off like a cosine.
+    The mask is the largest connected part above ``threshold`` (without it, half of Otsu's above the border's median),
+    widened by two voxels that fall off like a cosine.
     """
     density = np.asarray(data, dtype=np.float32)
     if density.ndim != 3 or min(density.shape) < 4 or density.size > _MOST_VOXELS:

@@ -59,8 +59,8 @@ class Projector:
     def slices(self, rotations: npt.ArrayLike, size: int, pixel_a: float, shifts_px: npt.ArrayLike = 0.0) -> Tensor:
         """Transforms of projections as ``rfft2`` gives them: complex64 (n, size, size // 2 + 1).
 
-        ``rotations`` (n, 3, 3) take the volume's x, y, z to the microscope's, whose z is the beam. ``irfft2`` of a slice
-        is the projection (density × Å) with the volume's middle voxel on pixel [size // 2, size // 2], moved by
+        ``rotations`` (n, 3, 3) take the volume's x, y, z to the microscope's, whose z is the beam. ``irfft2`` of a
+        slice is the projection (density × Å) with the volume's middle voxel on pixel [size // 2, size // 2], moved by
         ``shifts_px`` (n, 2; x, y). Frequencies that the volume does not hold are zero. ``size`` must be even.
         """
         if size < 2 or size % 2:
@@ -73,21 +73,23 @@ class Projector:
         return torch.cat(parts) if parts else torch.zeros((0, size, size // 2 + 1), dtype=torch.complex64)
 
     def _cut(self, turn: Tensor, shift: Tensor, size: int, pixel_a: float) -> Tensor:
-        fx = torch.fft.rfftfreq(size, device=turn.device)[None, :]
-        fy = torch.fft.fftfreq(size, device=turn.device)[:, None]
+        fy, fx = torch.meshgrid(
+            torch.fft.fftfreq(size, device=turn.device), torch.fft.rfftfreq(size, device=turn.device), indexing="ij"
+        )
         k = self.voxel_a / pixel_a
+        known = k * torch.hypot(fx, fy) <= 0.5 - 1 / self._size
+        fx, fy = fx[known], fy[known]
         # The inverse of a rotation is its transpose, so the plane's axes in the volume are the matrix's first two rows.
-        plane = k * (fx[..., None] * turn[:, None, None, 0] + fy[..., None] * turn[:, None, None, 1])
-        half = self._size / 2
-        where = (plane * self._size + half) * (2 / (self._size - 1)) - 1
+        plane = k * (fx[:, None] * turn[:, None, 0] + fy[:, None] * turn[:, None, 1])
+        where = (plane * self._size + self._size / 2) * (2 / (self._size - 1)) - 1
         found = torch.nn.functional.grid_sample(
-            self._parts, where[None], mode="bilinear", padding_mode="zeros", align_corners=True
-        )[0]
-        known = k * torch.sqrt(fx * fx + fy * fy) <= 0.5 - 1 / self._size
-        scale = self.voxel_a**3 / pixel_a**2
-        wave = torch.complex(found[0], found[1]) * (scale * known)
-        angle = -2 * torch.pi * (fx * shift[:, 0, None, None] + fy * shift[:, 1, None, None])
-        return wave * torch.polar(torch.ones_like(angle), angle)
+            self._parts, where[None, None], mode="bilinear", padding_mode="zeros", align_corners=True
+        )[0, :, 0]
+        angle = -2 * torch.pi * (fx * shift[:, 0, None] + fy * shift[:, 1, None])
+        scale = torch.full_like(angle, self.voxel_a**3 / pixel_a**2)
+        wave = torch.zeros((len(turn), *known.shape), dtype=torch.complex64, device=turn.device)
+        wave[:, known] = torch.complex(found[0], found[1]) * torch.polar(scale, angle)
+        return wave
 
     def project(self, rotations: npt.ArrayLike, size: int, pixel_a: float, shifts_px: npt.ArrayLike = 0.0) -> Floats:
         """Projections, float32 (n, size, size), of what ``slices`` gives; the same arguments."""

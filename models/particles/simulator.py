@@ -2,8 +2,8 @@
 
 Projections of a density map in random orientations, each with its own shift below a pixel, pass the contrast transfer
 function of one defocus per micrograph; ice noise passes it too; the detector's noise is added. A micrograph depends on
-(seed, index, conditions, volume) only, and each of its parts draws from its own random numbers, so that the same seed at
-another signal-to-noise ratio shows the same particles in the same noise.
+(seed, index, conditions, volume) only, and each of its parts draws from its own random numbers, so that the same seed
+at another signal-to-noise ratio shows the same particles in the same noise.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _signal(
 
 
 def disc_variance(images: Floats, diameter_px: float) -> float:
-    """Mean over images (n, m, m) of the variance of the pixels within the disc of ``diameter_px`` around [m//2, m//2]."""
+    """Mean over images (n, m, m) of the variance of the pixels in the disc of ``diameter_px`` around [m//2, m//2]."""
     at = np.arange(images.shape[-1]) - images.shape[-1] // 2
     inside = np.hypot(at[:, None], at) <= diameter_px / 2
     return float(images[:, inside].var(axis=1).mean())

@@ -37,6 +37,7 @@ ICE_A, ICE_BACKGROUND_A, ICE_SD = 30.0, 1500.0, 5.0
 CONTRAST_A = (30.0, 120.0)
 SPECTRUM_A = (200.0, 12.0)
 TILE_PX = 256
+LARGEST = 1e30
 
 
 def measure(image: npt.NDArray[Any], pixel_a: float, *, saturation: float | None = None) -> dict[str, float]:
@@ -44,7 +45,7 @@ def measure(image: npt.NDArray[Any], pixel_a: float, *, saturation: float | None
 
     ``mean``, ``sd``: of all pixels, in the picture's units. ``saturated_fraction``: of pixels at or above
     ``saturation``; without it, at the highest value of an integer type (0 for floats). ``missing_fraction``: of pixels
-    that are NaN or infinite; the other numbers take them for the mean of those around.
+    that are NaN, infinite or beyond 1e30; the other numbers take them for the mean of those around.
 
     ``gradient``: how much a plane fitted to the medians of 16 × 16 blocks rises across the picture, in ``sd``.
     ``carbon_fraction``: of windows 250 Å wide whose texture (s.d. of the differences of neighbouring pixels of 8 Å) is
@@ -61,11 +62,13 @@ def measure(image: npt.NDArray[Any], pixel_a: float, *, saturation: float | None
         raise ValueError(f"a micrograph is (ny, nx) of a real type, not {image.shape} of {image.dtype}")
     if not (math.isfinite(pixel_a) and pixel_a > 0):
         raise ValueError(f"{pixel_a} Å per pixel: state the pixel size")
-    small, numbers = _read(image, saturation)
+    by = min(max(1, -(-max(image.shape) // WORK_PX)), *image.shape)
+    small, numbers = _read(image, by, saturation)
     numbers |= dict.fromkeys(NAMES[4:], 0.0)
     if numbers["sd"] > 1e-6 * abs(numbers["mean"]) and min(small.shape) >= 8:
-        work_a = pixel_a * max(1, -(-max(image.shape) // WORK_PX))
-        numbers["gradient"] = _gradient(small) / numbers["sd"]
+        work_a = pixel_a * by
+        small = ((small - numbers["mean"]) / numbers["sd"]).astype(np.float32)
+        numbers["gradient"] = _gradient(small)
         numbers["carbon_fraction"] = _carbon(small, work_a)
         numbers["ice_fraction"] = _ice(small, work_a)
         numbers["contrast"] = _contrast(small, work_a)
@@ -73,19 +76,20 @@ def measure(image: npt.NDArray[Any], pixel_a: float, *, saturation: float | None
     return {name: float(numbers[name]) for name in NAMES}
 
 
-def _read(image: npt.NDArray[Any], saturation: float | None) -> tuple[Floats, dict[str, float]]:
+def _read(image: npt.NDArray[Any], by: int, saturation: float | None) -> tuple[Floats, dict[str, float]]:
     """The picture binned, and the numbers of its own pixels, in one pass over strips of rows."""
-    by = max(1, -(-max(image.shape) // WORK_PX))
     if saturation is None and image.dtype.kind in "iu":
         saturation = float(np.iinfo(image.dtype).max)
     rows = max(1, STRIP_PX // (image.shape[1] * by)) * by
     parts, saturated, missing, count, mean, squares = [], 0, 0, 0, 0.0, 0.0
     for top in range(0, image.shape[0], rows):
-        strip = image[top : top + rows].astype(np.float32)
+        with np.errstate(over="ignore"):
+            strip = image[top : top + rows].astype(np.float32)
         if saturation is not None:
             saturated += int(np.count_nonzero(strip >= saturation))
-        if image.dtype.kind == "f" and not np.isfinite(strip.sum(dtype=np.float64)):
-            bad = ~np.isfinite(strip)
+        # Written so that NaN, which is neither smaller nor larger than anything, is caught too.
+        if not (strip.min() > -LARGEST and strip.max() < LARGEST):
+            bad = ~(np.abs(strip) < LARGEST)
             missing += int(bad.sum())
             strip[bad] = strip[~bad].mean() if not bad.all() else mean
         own, n = float(strip.mean(dtype=np.float64)), strip.size
@@ -112,8 +116,9 @@ def _binned(image: Floats, by: int) -> Floats:
     ny, nx = image.shape[0] // by, image.shape[1] // by
     # Rows first: adding whole rows is many times faster than a mean over two axes of a four-dimensional view.
     rows = image[: ny * by, : nx * by].reshape(ny, by, nx * by).sum(axis=1)
-    found: Floats = np.add.reduceat(rows, np.arange(0, nx * by, by), axis=1) / np.float32(by * by)
-    return found
+    sums: Floats = np.add.reduceat(rows, np.arange(0, nx * by, by), axis=1)
+    sums /= by * by
+    return sums
 
 
 def _bin_to(image: Floats, work_a: float, wanted_a: float) -> tuple[Floats, float]:
@@ -146,7 +151,7 @@ def _gradient(small: Floats) -> float:
 def _carbon(small: Floats, work_a: float) -> float:
     fine, fine_a = _bin_to(small, work_a, TEXTURE_A)
     steps = np.diff(fine, axis=1)[:-1] ** 2 + np.diff(fine, axis=0)[:, :-1] ** 2
-    side = min(max(6, round(WINDOW_A / fine_a)), min(steps.shape))
+    side = min(max(6, round(WINDOW_A / fine_a)), *steps.shape)
     # The median, not the mean: a crystal's edge in a corner of the window must not make it carbon.
     texture = np.sqrt(np.median(_blocks(steps, side), axis=2))
     return float(np.mean(texture > CARBON_RATIO * np.quantile(texture, 0.2)))
@@ -155,7 +160,7 @@ def _carbon(small: Floats, work_a: float) -> float:
 def _ice(small: Floats, work_a: float) -> float:
     coarse, coarse_a = _bin_to(small, work_a, ICE_A)
     wide, wide_a = _bin_to(coarse, coarse_a, 4 * ICE_A)
-    reach = min(max(3, round(ICE_BACKGROUND_A / wide_a)), min(wide.shape)) | 1
+    reach = min(max(3, round(ICE_BACKGROUND_A / wide_a)), *wide.shape) | 1
     background = ndimage.median_filter(wide, reach, mode="nearest")
     factors = [a / b for a, b in zip(coarse.shape, background.shape, strict=True)]
     away = coarse - ndimage.zoom(background, factors, order=1, mode="nearest", grid_mode=True)
@@ -242,7 +247,7 @@ class QualitySettings(Settings):
 
 
 def judge(quality: Mapping[str, float], settings: QualitySettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the numbers outside their warning range, and of those outside their skip range, in the order of ``NAMES``.
+    """Names of the numbers outside their warning range, and of those outside their skip range, in ``NAMES``' order.
 
     A number that is not in ``quality`` is not judged; one that is NaN lies outside every range that has a bound.
     """
