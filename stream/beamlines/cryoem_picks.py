@@ -9,6 +9,7 @@ other programs, with all candidates and the particles in HDF5. A journal remembe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ from ..sinks.picks.sink import PickSink
 from ..sources.folder.settings import FolderSettings
 from ..sources.folder.source import FolderSource
 from .picking import PickerSettings, PickWork, as_picks
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 JOURNAL = "journal.sqlite"
@@ -185,9 +188,10 @@ class Remember:
 
 
 def tell(source: FolderSource) -> Callable[[Failure], None]:
-    """What tells the journal of a failure, wherever in the pipeline it happened."""
+    """What tells the log and the journal of a failure, wherever in the pipeline it happened."""
 
     def failed(failure: Failure) -> None:
+        log.warning("%s: %s", failure.reason, failure.detail)
         source.failed(failure.key, failure.reason, failure.detail)
 
     return failed
@@ -201,7 +205,8 @@ def attempt(mistakes: list[str], where: Where, block: str, make: Callable[[], T]
         field = "device" if error.reason == "device" else "bundle"
         mistakes.append(where(block, field) + error.detail.removeprefix(f"{field}: "))
     except BadData as error:
-        mistakes.append(where(block) + error.detail)
+        # Of what the settings name, only a gain reference is data.
+        mistakes.append(where(block, "gain") + error.detail)
     except ValueError as error:
         mistakes.append(where(block) + str(error))
     except OSError as error:
