@@ -177,7 +177,7 @@ def _load_gain(settings: MicrographSettings, base: Path) -> Gain | None:
         return None
     path = base / settings.gain
     if not path.exists():
-        raise BadData("gain", f"{path}: no such file; name the gain reference, or leave it out")
+        raise BadData("vanished", f"{path}: no such file; name the gain reference, or leave it out")
     reference = read_image(path, frames="first", mend=False).data
     divide = settings.gain_is == "divided"
     return make_gain(reference, path.name, divide=divide, rotate=settings.gain_rotate_deg, flip=settings.gain_flip)
