@@ -44,7 +44,8 @@ from beamsieve.stream.sources.folder.source import FolderSource
 base, work_s = Path(sys.argv[1]), float(sys.argv[2])
 source = FolderSource(
     FolderSettings(
-        directory=base / "in", poll_s=0.05, settle_s=0.05, frames=None, end_idle_s=0.5, claims=4, deaths=50, lease_s=3600
+        directory=base / "in", poll_s=0.05, settle_s=0.05, frames=None, end_idle_s=0.5, claims=4, deaths=50,
+        lease_s=3600,
     ),
     NoFacts(), journal=base / "out" / "journal.sqlite", header=lambda path, size: None,
 )
