@@ -200,7 +200,7 @@ def test_movies_are_summed_and_the_gain_is_applied(tmp_path: Path) -> None:
 
 
 def test_a_gain_that_cannot_be_used_is_noticed_at_the_start(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match=r"nogain\.mrc.*no longer there"):
+    with pytest.raises(BadData, match=r"nogain\.mrc: no such file"):
         DecodeMicrographs(MicrographSettings(gain=Path("nogain.mrc")), tmp_path)
     (tmp_path / "dark.mrc").write_bytes(mrc_bytes(np.zeros((5, 6), np.float32), 1.0))
     with pytest.raises(BadData, match="is it a gain"):
