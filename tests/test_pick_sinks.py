@@ -28,6 +28,7 @@ import starfile
 from beamsieve.models.particles.candidates import Candidates
 from beamsieve.stream.flow.frame import Failure, Frame, Key, Outcome, Result, RunEnd, RunStart
 from beamsieve.stream.sinks.picks import files as pick_files
+from beamsieve.stream.sinks.picks import record as record_module
 from beamsieve.stream.sinks.picks import sink as sink_module
 from beamsieve.stream.sinks.picks.files import keep_as, lock, sweep, whole, write_whole
 from beamsieve.stream.sinks.picks.micrograph import PickedMicrograph
@@ -226,7 +227,7 @@ def test_the_table_for_people_has_every_micrograph_and_number(tmp_path: Path) ->
     assert (one["mean"], one["ice"], one["seconds"]) == ("1.5", "", "0.750")
     assert (one["acquired"], one["grid_square"], one["foil_hole"]) == ("2026-11-20T08:00:00Z", "7", "")
     assert (two["picks"], two["skipped"], two["warnings"], two["ice"]) == ("0", "ice", "mean ice", "0.25")
-    assert (one["ny"], one["nx"]) == ("48", "96")
+    assert (one["ny"], one["nx"], one["voltage_kv"]) == ("48", "96", "300.0")
 
 
 def test_a_skipped_micrograph_has_a_record_and_no_files(tmp_path: Path) -> None:
@@ -765,7 +766,7 @@ def test_the_lock_keeps_others_out_but_not_for_ever(tmp_path: Path) -> None:
 def test_others_are_kept_out_while_a_micrograph_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free: list[bool] = []
 
-    def watched(*args: Any, _real: Callable[..., bytes] = sink_module.encode) -> bytes:
+    def watched(*args: Any, _real: Callable[..., bytes] = record_module.encode) -> bytes:
         with lock(tmp_path, patience_s=0.01) as mine:
             free.append(mine)
         return _real(*args)

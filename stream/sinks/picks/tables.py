@@ -20,7 +20,7 @@ from .rows import Row
 from .session import write_session
 from .settings import PickSettings
 
-INFO = ("acquired", "grid_square", "foil_hole", "voltage_kv", "dose_e_a2", "stage_x_um", "stage_y_um")
+INFO = ("acquired", "grid_square", "foil_hole")
 SHARE = 0.05
 
 Encoded = tuple[str, Callable[[], bytes]]
@@ -50,7 +50,8 @@ class Pace:
 def write_small(rows: Sequence[Row], settings: PickSettings, places: Places) -> list[Path]:
     """``micrographs.csv``, and RELION's ``micrographs.star`` and ``autopick.star``. Raises ``OSError``.
 
-    The CSV has every micrograph; the tables for RELION leave those out that were skipped.
+    The CSV has every micrograph, with whatever the microscope said and every quality number; the tables for RELION
+    leave those out that were skipped.
     """
     good = [row for row in rows if not row.record.micrograph.skipped]
     made: list[Encoded] = [("micrographs.csv", lambda: _csv(rows).encode())]
@@ -96,16 +97,17 @@ def _write(made: Iterable[Encoded], places: Places) -> list[Path]:
 
 def _csv(rows: Sequence[Row]) -> str:
     numbers = list(dict.fromkeys(name for row in rows for name in row.record.micrograph.quality))
+    said = list(dict.fromkeys([*INFO, *(name for row in rows for name in row.record.micrograph.info)]))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     known = ("micrograph", "picks", "candidates", "threshold", "skipped", "warnings", "seconds", "pixel_a", "ny", "nx")
-    writer.writerow([*known, "revision", "model", "model_sha256", *INFO, *numbers, "path"])
+    writer.writerow([*known, "revision", "model", "model_sha256", *said, *numbers, "path"])
     for row in rows:
-        writer.writerow(_line(row, numbers))
+        writer.writerow(_line(row, said, numbers))
     return out.getvalue()
 
 
-def _line(row: Row, numbers: Sequence[str]) -> list[Any]:
+def _line(row: Row, said: Sequence[str], numbers: Sequence[str]) -> list[Any]:
     m = row.record.micrograph
     seconds = sum(row.record.seconds.values())
     return [
@@ -121,7 +123,7 @@ def _line(row: Row, numbers: Sequence[str]) -> list[Any]:
         m.revision,
         m.model,
         m.model_sha256,
-        *("" if m.info.get(name) is None else m.info[name] for name in INFO),
+        *("" if m.info.get(name) is None else m.info[name] for name in said),
         *(f"{m.quality[name]:.6g}" if name in m.quality else "" for name in numbers),
         m.path,
     ]
