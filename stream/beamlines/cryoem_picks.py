@@ -122,7 +122,9 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
             mistakes,
             where,
             "model",
-            lambda: PickWork(settings.model, found, settings.quality, settings.files, metrics),
+            lambda: PickWork(
+                settings.model, found, settings.quality, settings.files, metrics, base / settings.files.directory
+            ),
         )
     if mistakes or decode is None or bundle is None or work is None:
         raise ConfigError(mistakes)

@@ -32,7 +32,6 @@ from .picking import PickerSettings, PickWork, as_picks
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-Row = tuple[str, float, float, float]
 
 
 class PickFiles(Settings):
@@ -47,16 +46,15 @@ class PickFiles(Settings):
 
 @dataclass(slots=True)
 class Done:
-    """What was picked. ``rows``: micrograph, x, y, score. ``table``: a mapping per micrograph, in order."""
+    """What was picked. ``table``: a mapping per micrograph, in order; where the picks are is in the files."""
 
-    rows: list[Row] = field(default_factory=list)
     table: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
 
 
 class Collect:
-    """A sink that keeps where picks are, and tells of progress."""
+    """A sink that notes what each micrograph gave, and tells of progress."""
 
     def __init__(self, done: Done, told: Callable[[str], None]) -> None:
         self._done, self._told = done, told
@@ -65,12 +63,9 @@ class Collect:
         """Nothing to begin."""
 
     def write(self, results: Sequence[Result]) -> Sequence[Failure]:
-        """Note picks and numbers."""
+        """Note the numbers."""
         for result in results:
             found = as_picks(result)
-            picks = found.picks
-            columns = (picks.x.tolist(), picks.y.tolist(), picks.score.tolist())
-            self._done.rows += [(found.name, x, y, score) for x, y, score in zip(*columns, strict=True)]
             self._done.table.append(row_of(found, result.found["seconds"]))
             self._told(found.name)
         return ()
@@ -154,7 +149,7 @@ def pick_files(settings: PickFiles, files: Sequence[Path], where: Where, progres
     done.summary = {
         "micrographs": done.table,
         "failures": done.failures,
-        "particles": len(done.rows),
+        "particles": sum(row["picks"] for row in done.table),
         "model": model,
         "threshold": work.threshold,
         "seconds_per_micrograph": dict(yields.seconds()),
@@ -175,7 +170,9 @@ def parts(settings: PickFiles, where: Where, metrics: Metrics) -> tuple[DecodeMi
             mistakes,
             where,
             "model",
-            lambda: PickWork(settings.model, found, settings.quality, settings.files, metrics),
+            lambda: PickWork(
+                settings.model, found, settings.quality, settings.files, metrics, where.base / settings.files.directory
+            ),
         )
     if mistakes or decode is None or bundle is None or work is None:
         raise ConfigError(mistakes)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from ...models.bundle import Bundle
@@ -28,6 +27,7 @@ from ..flow.settings import Settings
 from ..flow.yields import Yield
 from ..sinks.picks.micrograph import PickedMicrograph
 from ..sinks.picks.settings import PickSettings
+from ..sinks.picks.threshold import Followed, picked_again
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Scored:
 class PickWork:
     """The picker behind the engine's seam: prepare, run, decide; a micrograph at a time.
 
-    ``threshold`` may be changed while it runs; it holds from the next micrograph on.
+    A threshold moved by ``beamsieve rethreshold`` in ``directory`` holds from the next micrograph on.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class PickWork:
         quality: QualitySettings,
         picks: PickSettings,
         metrics: Metrics,
+        directory: Path,
     ) -> None:
         self.picker = Picker(
             bundle,
@@ -117,6 +118,7 @@ class PickWork:
         self._quality = quality
         self._picks = picks
         self._metrics = metrics
+        self._followed = Followed(directory)
 
     def warm_up(self) -> None:
         """Check the dense scan against the network, and say which model answers."""
@@ -185,20 +187,15 @@ class PickWork:
 
     def _micrograph(self, frame: Frame, ready: Ready, candidates: Candidates) -> PickedMicrograph:
         warnings, skipped = judge(ready.quality, self._quality)
-        picked = candidates.picked(self.threshold, self._settings.sd_range)
-        if int(picked.sum()) < self._settings.min_picks:
-            skipped = (*skipped, "picks")
-        if skipped:
-            picked = np.zeros_like(picked)
         info, ny_nx = frame.info, frame.data.shape
         path = Path(str(info.get("path", frame.key)))
-        return PickedMicrograph(
+        found = PickedMicrograph(
             name=str(info.get("name", path.name)),
             path=path,
             shape=(int(ny_nx[0]), int(ny_nx[1])),
             pixel_a=ready.pixel_a,
             candidates=candidates,
-            picked=picked,
+            picked=np.zeros(len(candidates), bool),
             threshold=self.threshold,
             model=self._card.name,
             model_sha256=self._card.sha256,
@@ -212,6 +209,12 @@ class PickWork:
             sd_range=self._settings.sd_range,
             floor=self._settings.floor,
         )
+        moved = self._followed.of(found)
+        band = self._settings.sd_range if moved is None or moved.sd_range is None else moved.sd_range
+        found = picked_again(found, found.threshold if moved is None else moved.threshold, band)
+        if int(found.picked.sum()) < self._settings.min_picks:
+            found = replace(found, skipped=(*skipped, "picks"), picked=np.zeros_like(found.picked))
+        return found
 
     def _with_particles(self, frame: Frame, found: PickedMicrograph) -> PickedMicrograph:
         size = min(self._picks.particles.size_px, found.box_px)
@@ -237,8 +240,3 @@ def as_picks(result: Result) -> PickedMicrograph:
     found = result.found["micrograph"]
     assert isinstance(found, PickedMicrograph)
     return found
-
-
-def frame_of(data: npt.NDArray[Any], key: Any, info: dict[str, Any]) -> Frame:
-    """A frame that was read just now, for work without a stream."""
-    return Frame(key, data, time.monotonic(), time.time(), info=info)

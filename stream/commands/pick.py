@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +13,11 @@ from ..errors import plain
 from ..flow.settings import ConfigError, Where
 from ..flow.settings import check as check_data
 from ..sinks.picks.settings import FORMATS
-from .run import Changed, apply_change, config_errors, parse_change, places, start_logging, write_json, write_text
+from .run import Changed, apply_change, config_errors, parse_change, places, start_logging, write_json
 from .train import bars
 
 if TYPE_CHECKING:
-    from ..beamlines.offline import Done, PickFiles, Row
+    from ..beamlines.offline import Done, PickFiles
 
 ENDINGS = (".mrc", ".mrcs", ".map", ".tif", ".tiff", ".eer", ".png")
 
@@ -75,7 +73,6 @@ def pick(
         except OSError as error:
             typer.echo(plain(error), err=True)
             raise typer.Exit(1) from None
-    write_text(out / "picks.csv", as_csv(done.rows))
     show(done)
     if json_file:
         write_json(json_file, done.summary)
@@ -153,15 +150,6 @@ def find(micrographs: Sequence[Path]) -> list[Path]:
     if mistakes:
         raise ConfigError(mistakes)
     return list(dict.fromkeys(files))
-
-
-def as_csv(rows: Iterable[Row]) -> str:
-    """Micrograph, x, y, score: centres in pixels, row 0 at y = 0."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("micrograph", "x", "y", "score"))
-    writer.writerows((name, f"{x:.2f}", f"{y:.2f}", f"{score:.5f}") for name, x, y, score in rows)
-    return text.getvalue()
 
 
 def show(done: Done) -> None:
