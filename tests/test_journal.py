@@ -542,6 +542,18 @@ def test_status_says_what_became_of_the_files(journal: Journal) -> None:
     journal.close()
 
 
+def test_what_a_dead_daemon_said_of_waiting_files_is_not_repeated(journal: Journal) -> None:
+    base = sqlite3.connect(journal.path)
+    base.execute("UPDATE owners SET pid=4194304")
+    base.commit()
+    base.close()
+    found = report(journal.path)
+    assert (found.waiting, found.waits) == ([], {})
+    assert [daemon.alive for daemon in found.daemons] == [False]
+    assert "is gone: its files are taken over" in invoke("status", str(journal.path))[1]
+    journal.close()
+
+
 def test_status_is_found_by_folder_and_by_configuration_and_is_written_as_json(
     journal: Journal, tmp_path: Path
 ) -> None:
