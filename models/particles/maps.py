@@ -7,6 +7,7 @@ every source gives the same kind of volume.
 from __future__ import annotations
 
 import gzip
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +73,18 @@ def read_mrc(path: Path, voxel_a: float | None = None) -> tuple[Floats, float]:
     """Density float32 in z, y, x, and ångström per voxel, of an MRC or CCP4 map. Raises ``ValueError``, ``OSError``."""
     import mrcfile
 
-    with warnings.catch_warnings(record=True):
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():
+        # Old maps lack the format's name or byte order; what matters is checked here.
+        warnings.simplefilter("ignore")
+        with mrcfile.open(path, mode="r", permissive=True, header_only=True) as file:
+            sides = [int(file.header[name]) for name in ("nx", "ny", "nz")]
+        # A header that is none may ask for terabytes.
+        if min(sides) < 1 or math.prod(sides) > _MOST_VOXELS:
+            raise ValueError(f"{path}: its header says {sides} voxels; name a density map of at most 400 a side")
         opened = mrcfile.open(path, mode="r", permissive=True)
     with opened as file:
         if file.data is None or file.data.ndim != 3:
-            raise ValueError(f"{path}: holds no three-dimensional map; name a density map")
+            raise ValueError(f"{path}: holds no whole three-dimensional map; name a density map")
         order = [int(file.header[name]) for name in ("mapc", "mapr", "maps")]
         steps = [float(file.voxel_size[axis]) for axis in ("x", "y", "z")]
         data = np.array(file.data, dtype=np.float32)
@@ -129,6 +136,8 @@ def read_pdb(path: Path, voxel_a: float = PDB_VOXEL_A, resolution_a: float = PDB
 
 def otsu(values: Floats, bins: int = 512) -> float:
     """The threshold that parts values into two classes of least variance (Otsu, IEEE Trans. SMC 9, 1979)."""
+    if values.min() == values.max():
+        return float(values.min())
     counts, edges = np.histogram(values, bins)
     middle = (edges[1:] + edges[:-1]) / 2
     low, total = np.cumsum(counts), counts.sum()

@@ -93,7 +93,10 @@ class Projector:
 
     def project(self, rotations: npt.ArrayLike, size: int, pixel_a: float, shifts_px: npt.ArrayLike = 0.0) -> Floats:
         """Projections, float32 (n, size, size), of what ``slices`` gives; the same arguments."""
-        found: Floats = torch.fft.irfft2(self.slices(rotations, size, pixel_a, shifts_px), s=(size, size)).cpu().numpy()
+        waves = self.slices(rotations, size, pixel_a, shifts_px)
+        if not len(waves):
+            return np.zeros((0, size, size), np.float32)
+        found: Floats = torch.fft.irfft2(waves, s=(size, size)).cpu().numpy()
         return found
 
 
