@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from beamsieve.stream.commands.emulate import app
 from beamsieve.stream.emulators.cameras import CopyingCamera, SimulatedCamera
+from beamsieve.stream.emulators.dropped import MANNERS, others_file
 from beamsieve.stream.emulators.micrograph_files import Exposure, companion_of, mrc_bytes, name_of
-from beamsieve.stream.emulators.micrographs import MANNERS, Clock, MicrographWriter, Session, others_file
+from beamsieve.stream.emulators.micrographs import Clock, MicrographWriter, Session
 from beamsieve.stream.flow.frame import BadData
 from beamsieve.stream.formats.epu import read_epu
 from beamsieve.stream.formats.image import image_header, read_image

@@ -71,7 +71,8 @@ def micrographs(
     SIGINT and SIGTERM end it after the file in work; exit code 0.
     """
     from ..emulators.cameras import CopyingCamera, SimulatedCamera
-    from ..emulators.micrographs import MANNERS, SIMULATED, MicrographWriter, Session
+    from ..emulators.dropped import MANNERS
+    from ..emulators.micrographs import SIMULATED, MicrographWriter, Session
 
     with explained(), stopping() as stop, ProgressLine(quiet) as line:
         kinds = _kinds(hostile, tuple(MANNERS), layout, SIMULATED if files else ())

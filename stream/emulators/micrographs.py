@@ -6,30 +6,21 @@ exposure later, some are renamed when they are done, and what describes them may
 
 from __future__ import annotations
 
-import csv
 import heapq
 import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from .dropped import MANNERS, Dropped
 from .micrograph_files import Exposure, Layout, companion_of, name_of
 
-MANNERS: Mapping[str, str] = {
-    "changed": "overwritten by another exposure after a while",
-    "truncated": "cut short, and never finished",
-    "preallocated": "as large as it will be from the start, zeros at its end until it is filled",
-    "renamed": "written under another name with .tmp, and renamed at the end",
-    "late": "its XML or mdoc comes after a while",
-    "empty": "no particles on it",
-    "carbon": "a third of it and more on carbon",
-}
 SIMULATED = ("empty", "carbon")
 _PIECES = 8
 _SHARE = 0.5
@@ -41,24 +32,6 @@ class Camera(Protocol):
 
     def __call__(self, number: int, manner: str) -> Exposure:
         """Exposure ``number`` (from 1, each with its own content); ``manner``: one of ``MANNERS`` or ``plain``."""
-
-
-@dataclass(slots=True)
-class Dropped:
-    """What was written so far. Names are paths below the folder, with forward slashes."""
-
-    written: list[str] = field(default_factory=list)
-    by_manner: dict[str, list[str]] = field(default_factory=lambda: {manner: [] for manner in MANNERS})
-    truth: dict[str, tuple[tuple[float, float, str], ...]] = field(default_factory=dict)
-
-    @property
-    def particles(self) -> int:
-        """Particles on the micrographs as they now are; those on one that was cut short do not count."""
-        return sum(kind == "particle" for centres in self.truth.values() for _, _, kind in centres)
-
-    def report(self) -> dict[str, Any]:
-        """For ``--json``: how many were written, which of them in which manner, how many particles are on them."""
-        return {"written": len(self.written), **self.by_manner, "particles": self.particles}
 
 
 class Clock:
@@ -129,7 +102,7 @@ class MicrographWriter:
     def run(self, stop: threading.Event) -> Dropped:
         """Write until done or stopped. Raises ``OSError`` where the folder cannot be written."""
         self._session.out.mkdir(parents=True, exist_ok=True)
-        self._write_truth()
+        self.dropped.write_truth(self._session.truth)
         due = self._clock.now()
         with ThreadPoolExecutor(1, thread_name_prefix="camera") as pool:
             for number, manner, exposure in self._exposures(pool):
@@ -224,30 +197,7 @@ class MicrographWriter:
 
     def _true(self, name: str, exposure: Exposure) -> None:
         self.dropped.truth[name] = exposure.centres
-        self._write_truth()
-
-    def _write_truth(self) -> None:
-        """Particles into the file of the truth, everything else into one beside it, whole each time."""
-        path = self._session.truth
-        if path is None:
-            return
-        for file, wanted in ((path, True), (others_file(path), False)):
-            rows = [
-                (name, f"{x:.2f}", f"{y:.2f}", kind)
-                for name, centres in self.dropped.truth.items()
-                for x, y, kind in centres
-                if (kind == "particle") is wanted
-            ]
-            beside = file.with_name(file.name + ".tmp")
-            beside.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("w", newline="", encoding="utf-8") as lines:
-                csv.writer(lines).writerows([("micrograph", "x", "y", "kind"), *rows])
-            beside.replace(file)
-
-
-def others_file(truth: Path) -> Path:
-    """Where the centres of what should not be picked go: ``truth-others.csv`` beside ``truth.csv``."""
-    return truth.with_name(f"{truth.stem}-others{truth.suffix}")
+        self.dropped.write_truth(self._session.truth)
 
 
 def _pieces(data: bytes) -> list[bytes]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..flow.frame import BadData
-from . import eer, mrc, pictures, tiff
+from . import eer, mrc, pictures, tiff, tiff_tags
 from .gain import Gain, repair
 from .tiff_pixels import TiffPixels
 
@@ -212,10 +212,10 @@ def _open_tiff(stream: BinaryIO, size: int, name: str) -> _Opened:
 
         return _Opened(header, lambda i: electrons(slice(i, i + 1)), electrons)
     pixels = TiffPixels(stream, chain, name)
-    promised = tiff.promised_pages(chain)
+    promised = tiff_tags.promised_pages(chain)
     info = {} if promised is None else {"frames_expected": promised}
     shape = (len(pixels.pages), pixels.pages[0].length, pixels.pages[0].width)
-    pixel = tiff.pixel_a(chain)
+    pixel = tiff_tags.pixel_a(chain)
     header = Header("tiff", shape, pixels.dtype, whole, pixel, MappingProxyType(info))
     return _Opened(header, pixels.read)
 

@@ -7,10 +7,8 @@ the pages that were decoded are counted. Source: TIFF 6.0 (1992), section 2; Big
 
 from __future__ import annotations
 
-import json
-import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -28,8 +26,8 @@ _MOST_ENTRIES = 4096
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION = 254, 256, 257, 258, 259
-_DESCRIPTION, _STRIPS, _SAMPLES, _STRIP_COUNTS = 270, 273, 277, 279
-_X_RESOLUTION, _UNIT, _TILES, _TILE_COUNTS, _FORMAT = 282, 296, 324, 325, 339
+_STRIPS, _SAMPLES, _STRIP_COUNTS = 273, 277, 279
+_TILES, _TILE_COUNTS, _FORMAT = 324, 325, 339
 _TILE_WIDTH, _TILE_LENGTH, _EER_SKIP, _EER_X, _EER_Y = 322, 323, 65007, 65008, 65009
 _KINDS = {1: "u", 2: "i", 3: "f"}
 
@@ -220,45 +218,3 @@ def _believe(page: Page, stored: int, where: str) -> None:
             "header",
             f"{where}: {page.width} × {page.length} pixels cannot come out of {stored} bytes; the file is damaged",
         )
-
-
-def pixel_a(chain: Chain) -> float | None:
-    """Ångström per pixel where the first page's tags state it with a real unit, else None.
-
-    Read are ImageJ's description (``unit=`` with the resolution in pixels per unit) and centimetres; the resolution
-    in inches that every program writes (72, 300 dpi) says nothing of a specimen.
-    """
-    tags = chain.first_tags
-    resolution = tags.get(_X_RESOLUTION, b"")
-    if len(resolution) != 8:
-        return None
-    pixels, units = struct.unpack(f"{chain.order}2I", resolution)
-    unit = next(iter(_units(tags.get(_DESCRIPTION, b""))), 0.0)
-    if not unit and tags.get(_UNIT, b"")[:2] == struct.pack(f"{chain.order}H", 3):
-        unit = 1e8
-    size = units / pixels * unit if pixels else 0.0
-    return size if 0.01 < size < 1000 else None
-
-
-def _units(description: bytes) -> Iterator[float]:
-    names = {"angstrom": 1.0, "å": 1.0, "a": 1.0, "nm": 10.0, "um": 1e4, "µm": 1e4, "micron": 1e4}
-    if description.startswith(b"ImageJ"):
-        for line in description.split(b"\0")[0].decode("latin-1").splitlines():
-            key, _, value = line.partition("=")
-            if key == "unit":
-                yield names.get(value.strip().lower().replace("\\u00b5", "µ").replace("\\u00c5", "å"), 0.0)
-
-
-def promised_pages(chain: Chain) -> int | None:
-    """How many images the first page's description speaks of (ImageJ's ``images=``, tifffile's shape), if it does."""
-    description = chain.first_tags.get(_DESCRIPTION, b"").split(b"\0")[0].decode("latin-1")
-    if found := re.search(r"^images=(\d{1,9})$", description, re.MULTILINE) if "ImageJ" in description[:6] else None:
-        return int(found[1])
-    if not description.startswith('{"shape"'):
-        return None
-    try:
-        shape = tuple(map(int, json.loads(description)["shape"]))
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    page = chain.pages[0]
-    return shape[0] if len(shape) == 3 and shape[1:] == (page.length, page.width) else None
