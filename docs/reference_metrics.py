@@ -230,8 +230,9 @@ def _modules() -> Iterator[Path]:
 def _reasons(node: ast.Assign) -> Iterator[str]:
     """The texts that are assigned to an attribute ``reason``, alone or with others in one line."""
     for target in node.targets:
-        several = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
-        pairs = zip(target.elts, node.value.elts, strict=False) if several else [(target, node.value)]
+        pairs = [(target, node.value)]
+        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            pairs = list(zip(target.elts, node.value.elts, strict=False))
         for name, value in pairs:
             if isinstance(name, ast.Attribute) and name.attr == "reason":
                 yield from _texts(value)

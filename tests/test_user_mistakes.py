@@ -22,7 +22,8 @@ from beamsieve.models.hits.recipes import parse_mix
 from beamsieve.models.hits.training_data import choose_device
 from beamsieve.stream.__main__ import app
 from beamsieve.stream.beamlines import xfel_hits
-from beamsieve.stream.commands import demo, run
+from beamsieve.stream.commands import demo_hits, run
+from beamsieve.stream.commands.demo_processes import Ended, too_early
 from beamsieve.stream.commands.evaluate import check_real
 from beamsieve.stream.emulators.dectris import DectrisEmulator
 from beamsieve.stream.emulators.servers import Server
@@ -315,11 +316,11 @@ def test_the_live_line_tells_only_what_there_is_to_tell() -> None:
 
 def test_the_demo_says_what_it_could_not_measure_and_who_ended_early() -> None:
     nothing = {"judged": 0, "measured_hits": 0, "measured_hit_rate": None, "true_hit_rate": None}
-    assert demo.hit_rate(nothing) == "unknown: no shot was judged"
+    assert demo_hits.hit_rate(nothing) == "unknown: no shot was judged"
     some = {"judged": 100, "measured_hits": 5, "measured_hit_rate": 0.05, "true_hit_rate": 0.04}
-    assert demo.hit_rate(some) == "5.00 % measured [2.15, 11.18], 4.00 % true"
-    assert demo.too_early(demo.Ended(0, 0, "detector"), 10.2, 10) is None
-    assert demo.too_early(demo.Ended(0, 0, "user"), 1, 10) is None
-    killed = demo.too_early(demo.Ended(0, -9, "detector"), 0, 10)
+    assert demo_hits.hit_rate(some) == "5.00 % measured [2.15, 11.18], 4.00 % true"
+    assert too_early(Ended(0, 0, "source"), 10.2, 10) is None
+    assert too_early(Ended(0, 0, "user"), 1, 10) is None
+    killed = too_early(Ended(0, -9, "source"), 0, 10)
     assert killed == "the detector ended early, before 10 s were over: exit code -9, killed by SIGKILL"
-    assert demo.too_early(demo.Ended(2, 0, "daemon"), 0, 10) == "the daemon ended early: exit code 2"
+    assert too_early(Ended(2, 0, "daemon"), 0, 10) == "the daemon ended early: exit code 2"

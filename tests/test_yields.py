@@ -6,7 +6,7 @@ import io
 import math
 from pathlib import Path
 
-from beamsieve.stream.flow.frame import Failure, Raw, RunStart
+from beamsieve.stream.flow.frame import Failure, Incoming, Raw, RunStart
 from beamsieve.stream.flow.metrics import Metrics
 from beamsieve.stream.flow.yields import Trend, Yield, Yields
 from beamsieve.stream.sources.files import FileList
@@ -92,7 +92,7 @@ def test_files_named_one_by_one(tmp_path: Path) -> None:
     there.with_suffix(".xml").write_text("")
     source = FileList([there, tmp_path / "gone.mrc"], base=tmp_path)
     source.open()
-    items = []
+    items: list[Incoming] = []
     while (found := source.read(0.0)) is not None:
         items += found
     start, raw, failure = items

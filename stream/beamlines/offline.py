@@ -124,6 +124,10 @@ def pick_files(settings: PickFiles, files: Sequence[Path], where: Where, progres
         done.failures.append({"reason": failure.reason, "detail": failure.detail})
         told(failure.reason)
 
+    def warm_up() -> None:
+        sink.open()
+        work.warm_up()
+
     metrics.on_failure = failed
     sink = PickSink(settings.files, metrics, base=where.base)
     base = Path(os.path.commonpath([path.resolve().parent for path in files]))
@@ -138,7 +142,7 @@ def pick_files(settings: PickFiles, files: Sequence[Path], where: Where, progres
         queue=settings.flow.queue,
         queue_bytes=settings.flow.queue_mb * 10**6,
         when_full=WhenFull.WAIT,
-        warm_up=lambda: (sink.open(), work.warm_up())[0],
+        warm_up=warm_up,
     )
     try:
         pipeline.run()

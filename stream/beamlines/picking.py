@@ -150,20 +150,22 @@ class PickWork:
         return [self._decide(frame, scored) for frame, scored in zip(frames, scores, strict=True)]
 
     def _prepare(self, frame: Frame) -> Ready:
-        path, pixel_a = frame.info.get("path", frame.key), frame.info.get("pixel_a")
+        path = frame.info.get("path", frame.key)
+        pixel_a: float | None = frame.info.get("pixel_a")
         began = time.perf_counter()
         try:
             prepared = self.picker.prepare(frame.data, pixel_a)
         except ValueError as error:
             raise BadData("pixel_size" if pixel_a is None else "image", f"{path}: {error}") from error
+        assert pixel_a is not None, "the picker refuses a micrograph without a pixel size"
         rescaled = time.perf_counter()
-        quality = measure(frame.data, float(pixel_a), saturation=frame.info.get("saturation"))
+        quality = measure(frame.data, pixel_a, saturation=frame.info.get("saturation"))
         seconds = {
             "read": float(frame.info.get("read_s", 0.0)),
             "prepare": rescaled - began,
             "quality": time.perf_counter() - rescaled,
         }
-        return Ready(prepared, float(pixel_a), quality, seconds)
+        return Ready(prepared, pixel_a, quality, seconds)
 
     def _decide(self, frame: Frame, scored: Scored) -> Result:
         began = time.perf_counter()

@@ -93,5 +93,4 @@ def result(side: Side, scratch: Path) -> dict[str, Any] | None:
     truth, found = read(scratch / TRUTH[side.name]), read(scratch / FOUND[side.name]).get(side.name)
     if found is None or not truth:
         return None
-    half = demo_hits if side.name == "xfel_hits" else demo_picks
-    return half.summarise(found, truth)
+    return demo_hits.summarise(found, truth) if side.name == "xfel_hits" else demo_picks.summarise(found, truth)

@@ -87,9 +87,11 @@ def summarise(found: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
     directory, true = Path(found["directory"]), positions(Path(truth["truth"]))
     diameter_px = float(truth["diameter_px"])
     picked = positions(directory / "picks.csv")
-    right = sum(
-        len(match(*picked[name].T, *true[name].T, MATCH * diameter_px).found) for name in picked if name in true
-    )
+    right = 0
+    for name in picked:
+        if name in true:
+            (x, y), (true_x, true_y) = picked[name].T, true[name].T
+            right += len(match(x, y, true_x, true_y, MATCH * diameter_px))
     n_true = sum(len(true[name]) for name in picked if name in true)
     n_found = sum(map(len, picked.values()))
     return {

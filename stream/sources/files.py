@@ -68,7 +68,7 @@ class FileList:
 
 def companions(path: Path) -> dict[str, str]:
     """Files beside ``path`` that describe it, where they exist: ``<stem>.xml``; ``<name>.mdoc`` or ``<stem>.mdoc``."""
-    found = {}
+    found: dict[str, str] = {}
     for kind, names in {"xml": (f"{path.stem}.xml",), "mdoc": (f"{path.name}.mdoc", f"{path.stem}.mdoc")}.items():
         for name in names:
             if (beside := path.with_name(name)).is_file():
