@@ -37,7 +37,7 @@ class Dropped:
         return {"written": len(self.written), **self.by_manner, "particles": self.particles}
 
     def write_truth(self, path: Path | None) -> None:
-        """Write the particles into ``path`` and everything else into ``others_file``, whole each time; None: nowhere."""
+        """Write the particles into ``path`` and everything else into ``others_file``, whole; None: nowhere."""
         if path is None:
             return
         for file, wanted in ((path, True), (others_file(path), False)):
