@@ -129,12 +129,12 @@ def _outside(size: int, diameter: float) -> npt.NDArray[np.bool_]:
 
 
 def _normalised(boxes: Floats, background: npt.NDArray[np.bool_], ramp: bool) -> Floats:
+    rounding = 3e-7 * np.abs(boxes[:, background]).max(1, initial=0)  # what is no variance, but arithmetic
     if ramp:
         boxes = boxes - _planes(boxes, background)
     around = boxes[:, background].astype(np.float64)
     spread = around.std(1)
-    floor = 1e-6 * np.abs(around).max(1, initial=0)  # rounding is no variance
-    scale = np.where(spread > floor, spread, 1.0)
+    scale = np.where(spread > rounding, spread, 1.0)
     found: Floats = ((boxes - around.mean(1)[:, None, None]) / scale[:, None, None]).astype(np.float32)
     return found
 
