@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,9 @@ from ..flow.frame import BadData
 from ..flow.settings import ConfigError
 from ..formats.coordinates import ENDINGS, Coordinates, micrographs_in, read_coordinates, same_micrograph
 from ..formats.image import image_header, read_image
+
+# What RELION, EMAN2 and people put behind a micrograph's name.
+_ADDED = re.compile(r"_(autopick|manualpick|pick|info|picks|particles|boxes)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ def _tables(coordinates: Sequence[Path], files: Sequence[Path]) -> list[Path]:
 def _of(path: Path, tables: Sequence[Path], how: Reading) -> Path | None:
     """The file with the coordinates of a micrograph: named like it, else one that names it, else one of its field."""
     alike = [one for one in tables if same_micrograph(one.stem, path.stem)]
+    alike = alike or [one for one in tables if same_micrograph(_ADDED.sub("", one.stem), path.stem)]
     alike = alike or [one for one in tables if _names(one, path)]
     alike = alike or [one for one in tables if how.field_of(one.stem) == how.field_of(path.stem)]
     if not alike and len(tables) == 1 and how.coordinates and tables[0].suffix.lower() not in {".star", ".cs"}:
