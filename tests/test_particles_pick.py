@@ -289,10 +289,10 @@ def test_bundles_that_are_no_pickers_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "pixel_a", "said"),
     [
-        ((300, 300), None, r"does not state it; .*source\.pixel_a.*--pixel-size"),
-        ((300, 300), 0.0, r"above 0.*source\.pixel_a"),
-        ((300, 300), 0.1, r"factor of 50.*source\.pixel_a"),
-        ((300, 300), 9.0, r"factor of 0\.556.*source\.pixel_a"),
+        ((300, 300), None, r"does not state it; .*decode\.pixel_a.*--pixel-size"),
+        ((300, 300), 0.0, r"above 0.*decode\.pixel_a"),
+        ((300, 300), 0.1, r"factor of 50.*decode\.pixel_a"),
+        ((300, 300), 9.0, r"factor of 0\.556.*decode\.pixel_a"),
         ((300, 300), 0.5, r"less than one box of 48"),
         ((30, 300), 5.0, r"less than one box of 48"),
     ],
