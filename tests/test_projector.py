@@ -73,7 +73,7 @@ def test_every_pixel_size_gives_the_same_picture_and_mass(volume: Volume, pixel_
     size = 2 * round(len(volume.data) * volume.voxel_a / pixel_a / 2)
     image = Projector(volume).project(turn, size, pixel_a)[0]
     at = (np.arange(size) - size // 2) * pixel_a
-    # Interpolation leaves faint copies of the volume around the picture: what is far from the particle is not looked at.
+    # Interpolation leaves faint copies of the volume around the picture, so only the particle is looked at.
     image *= np.hypot(at[:, None], at) < 0.65 * volume.diameter_a
     assert image.sum() * pixel_a**2 == pytest.approx(volume.data.sum() * volume.voxel_a**3, rel=0.03)
     x, y = (image.sum(0) @ at) / image.sum(), (image.sum(1) @ at) / image.sum()
