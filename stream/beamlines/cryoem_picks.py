@@ -10,6 +10,7 @@ other programs, with all candidates and the particles in HDF5. A journal remembe
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,9 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
     bundle = attempt(mistakes, where, "model", lambda: load_picker(settings.model, base))
     source_settings = settings.source.at(base)
     mistakes += [where("source", *place) + why for place, why in source_settings.mistakes()]
+    if os.path.abspath(base / settings.files.directory) == os.path.abspath(source_settings.directory):
+        # Stacks of particles would be taken for micrographs.
+        mistakes.append(where("files", "directory") + "is the watched folder; name another, or one below it")
     yields = Yields()
     metrics = Metrics("cryoem_picks", yields=yields, latency_s=MICROGRAPH_LATENCY_S)
     work: PickWork | None = None
