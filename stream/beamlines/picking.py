@@ -31,6 +31,8 @@ from ..sinks.picks.threshold import Followed, picked_again
 
 log = logging.getLogger(__name__)
 
+USUAL = PickOptions()
+
 
 class PickerSettings(Settings):
     """The network that scores micrographs, and which maxima of its score are picks."""
@@ -40,7 +42,10 @@ class PickerSettings(Settings):
         None, ge=0, le=1, description="candidates with at least this score are picks; default: the card's"
     )
     floor: float = Field(
-        0.02, ge=0, lt=1, description="maxima from this score on are kept as candidates, for thresholds chosen later"
+        USUAL.floor,
+        ge=0,
+        lt=1,
+        description="maxima from this score on are kept as candidates, for thresholds chosen later",
     )
     diameter_a: float | None = Field(
         None,
@@ -50,8 +55,12 @@ class PickerSettings(Settings):
     sd_range: tuple[float, float] = Field(
         (0.5, 2.0), description="picks lie in this band of the pixels' standard deviation, in units of the micrograph's"
     )
-    min_distance: float = Field(0.75, gt=0, le=4, description="picks are this far apart, in particle diameters")
-    border: float = Field(0.5, ge=0, le=4, description="centres keep this distance from the edge, in diameters")
+    min_distance: float = Field(
+        USUAL.min_distance, gt=0, le=4, description="picks are this far apart, in particle diameters"
+    )
+    border: float = Field(
+        USUAL.border, ge=0, le=4, description="centres keep this distance from the edge, in diameters"
+    )
     min_picks: int = Field(0, ge=0, description="a micrograph with fewer picks is rejected")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(None, ge=1, description="CPU threads of the scan; default: one per core")
