@@ -65,7 +65,7 @@ class PickerSettings(Settings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(None, ge=1, description="CPU threads of the scan; default: one per core")
     tile_px: int = Field(
-        2048, ge=256, description="score maps are made in tiles of about this many pixels of the model"
+        USUAL.tile_px, ge=256, description="score maps are made in tiles of about this many pixels of the model"
     )
 
     def options(self) -> PickOptions:
