@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from beamsieve.models.particles import simulator
 from beamsieve.models.particles.conditions import NAMED, Conditions, named
 from beamsieve.models.particles.maps import Volume, prepared
 from beamsieve.models.particles.scenery import Room, carbon_film, smooth_noise, stamp
@@ -58,6 +59,14 @@ def test_particles_are_dark_and_where_it_says(volume: Volume) -> None:
     assert smooth[parts > 0].mean() > 5 * abs(smooth[parts == 0].mean())
     centres = np.array(ndimage.center_of_mass(np.maximum(smooth, 0), parts, range(1, len(simulated.x) + 1)))
     assert np.hypot(centres[:, 1] - simulated.x, centres[:, 0] - simulated.y).max() < 0.1 * d
+
+
+def test_centres_between_pixels_move_the_particle_by_parts_of_one(volume: Volume) -> None:
+    ctf = simulate(0, 0, BARE, volume).ctf
+    at = [np.array([[200.0, 180.0]]), np.array([[200.4, 179.7]])]
+    still, moved = (simulator._signal(np.random.default_rng(0), BARE, volume, ctf, c, 1) for c in at)
+    wanted = np.fft.irfft2(ndimage.fourier_shift(np.fft.rfft2(still), (-0.3, 0.4), n=420), s=still.shape)
+    assert np.abs(moved - wanted).max() < 0.05 * np.abs(moved - still).max()
 
 
 def test_snr_is_the_variance_in_the_disc_over_that_of_a_pixels_noise(volume: Volume) -> None:

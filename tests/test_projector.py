@@ -43,6 +43,10 @@ def slowly(volume: Volume, rotation: npt.NDArray[np.float64]) -> Floats:
     return total
 
 
+def single(values: list[float]) -> Floats:
+    return np.array(values, np.float32)
+
+
 def alike(a: Floats, b: Floats) -> float:
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
@@ -83,7 +87,7 @@ def test_every_pixel_size_gives_the_same_picture_and_mass(volume: Volume, pixel_
 
 def test_shifts_move_right_and_down_by_parts_of_a_pixel(volume: Volume) -> None:
     turn = np.eye(3)[None].repeat(2, 0)
-    still, moved = Projector(volume).project(turn, 80, 4.0, [[0, 0], [3.4, -6.7]])
+    still, moved = Projector(volume).project(turn, 80, 4.0, np.array([[0, 0], [3.4, -6.7]]))
     wanted = np.fft.irfft2(ndimage.fourier_shift(np.fft.rfft2(still), (-6.7, 3.4), n=80))
     np.testing.assert_allclose(moved, wanted, atol=1e-3 * still.max())
     assert np.unravel_index(moved.argmax(), moved.shape) != np.unravel_index(still.argmax(), still.shape)
@@ -260,7 +264,7 @@ def test_transfer_is_zero_where_theory_says() -> None:
     k = np.sqrt(np.arange(1, 20) / (wavelength_a(300) * 15000)).astype(np.float32)
     np.testing.assert_allclose(ctf.at(k, np.float32(0) * k), 0, atol=2e-3)
     first = np.sqrt(0.5 / (wavelength_a(300) * 15000))
-    assert ctf.at(np.float32([first]), np.float32([0]))[0] == pytest.approx(-1, abs=1e-4)
+    assert ctf.at(single([first]), single([0]))[0] == pytest.approx(-1, abs=1e-4)
 
 
 def test_aberration_works_against_underfocus() -> None:
@@ -280,12 +284,12 @@ def test_astigmatism_has_its_defocus_along_its_axis(angle: float, u: float, diff
     k, turn = 0.04, np.radians(angle)
     ctf = Ctf(u, u - difference, angle)
     for axis, defocus in ((turn, u), (turn + np.pi / 2, u - difference)):
-        along = ctf.at(np.float32([k * np.cos(axis)]), np.float32([k * np.sin(axis)]))
-        assert along == pytest.approx(Ctf(defocus, defocus).at(np.float32([k]), np.float32([0])), abs=2e-3)
+        along = ctf.at(single([k * np.cos(axis)]), single([k * np.sin(axis)]))
+        assert along == pytest.approx(Ctf(defocus, defocus).at(single([k]), single([0])), abs=2e-3)
 
 
 def test_envelope_falls_like_a_temperature_factor() -> None:
-    kx, ky = np.float32([0.02, 0.1]), np.float32([0, 0])
+    kx, ky = single([0.02, 0.1]), single([0, 0])
     ratio = Ctf(1e4, 1e4, b_factor_a2=150).at(kx, ky) / Ctf(1e4, 1e4).at(kx, ky)
     np.testing.assert_allclose(ratio, np.exp(-150 * kx**2 / 4), rtol=1e-4)
 
