@@ -16,9 +16,10 @@ import numpy.typing as npt
 import scipy.fft
 import torch
 
+from .background import background
 from .candidates import Labelled
 from .conditions import NAMED, Conditions, named
-from .ctf import Ctf, frequencies
+from .ctf import Ctf
 from .maps import Volume
 from .projector import projector_for, random_rotations
 from .scenery import Blob, Room, bead, carbon_film, ice_crystal, smooth_noise, stamp
@@ -29,14 +30,6 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 LEVEL = 12.0  # mean of a picture without a dose, in standard deviations of its noise
-SOLVENT_LENGTH_A = 10.0
-CARBON_LENGTH_A = 40.0
-CARBON_GRAIN = 1.0  # s.d. of the carbon's texture, in those of the noise
-CARBON_ABSORBS = 1.5  # how much darker the film is, likewise
-CARBON_PHASE = 4.0
-ICE_ABSORBS = 3.0
-ICE_PHASE = 6.0
-GOLD_ABSORBS = 8.0
 _STREAMS = ("optics", "scenery", "places", "poses", "solvent", "detector", "flaws")
 
 
@@ -79,7 +72,7 @@ def simulate(seed: int, index: int, conditions: Conditions, volume: Volume) -> S
     places, overlapping, clumped = _places(rng["places"], c, volume.diameter_a, film, blobs)
     everything = np.array([*places, *overlapping, *clumped], dtype=np.float64).reshape(-1, 2)
     signal = _signal(rng["poses"], c, volume, ctf, everything, len(places))
-    image = signal + _grown(rng["solvent"], c, ctf, film, blobs)
+    image = signal + background(rng["solvent"], c, ctf, film, blobs)
     other = [(x, y, "overlap") for x, y in overlapping] + [(x, y, "aggregate") for x, y in clumped]
     other += [(b.x, b.y, kind) for kind, b in blobs]
     centres = everything[: len(places)].astype(np.float32)
@@ -186,52 +179,6 @@ def disc_variance(images: Floats, diameter_px: float) -> float:
     at = np.arange(images.shape[-1]) - images.shape[-1] // 2
     inside = np.hypot(at[:, None], at) <= diameter_px / 2
     return float(images[:, inside].var(axis=1).mean())
-
-
-def _grown(
-    rng: np.random.Generator, c: Conditions, ctf: Ctf, film: Floats | None, blobs: list[tuple[str, Blob]]
-) -> Floats:
-    """Solvent, carbon, ice and gold, in standard deviations of the noise, as the microscope shows them."""
-    # Wider than the picture, so that what a Fourier transform carries around the edge is cut off.
-    margin = 2 * int(np.ceil(ctf.delocalisation_a(c.pixel_a) / c.pixel_a)) + 8
-    ny, nx = (scipy.fft.next_fast_len(side + 2 * margin, real=True) for side in c.shape)
-    kx, ky = frequencies((ny, nx), c.pixel_a)
-    transfer, square = ctf.at(kx, ky), kx * kx + ky * ky
-    grain = rng.standard_normal((ny, nx), dtype=np.float32)
-    wave = scipy.fft.rfft2(grain, overwrite_x=True) * _shaped(square, transfer, SOLVENT_LENGTH_A, nx, c.solvent)
-    dark, phase = np.zeros(c.shape, np.float32), np.zeros(c.shape, np.float32)
-    for kind, blob in blobs:
-        absorbs, shifts = (GOLD_ABSORBS, 0.0) if kind == "gold" else (ICE_ABSORBS, ICE_PHASE)
-        stamp(dark, np.float32(absorbs) * blob.thickness, blob.x, blob.y)
-        stamp(phase, np.float32(shifts) * blob.thickness, blob.x, blob.y)
-    if film is not None:
-        dark += np.float32(CARBON_ABSORBS) * film
-        phase += np.float32(CARBON_PHASE) * film
-        # Its own random numbers: those of the ice would make the carbon's grain a copy of it, which no film is.
-        grain = rng.standard_normal((ny, nx), dtype=np.float32) * _widened(film, (ny, nx), margin)
-        wave += scipy.fft.rfft2(grain, overwrite_x=True) * _shaped(
-            square, transfer, CARBON_LENGTH_A, nx, CARBON_GRAIN**2
-        )
-    if blobs or film is not None:
-        wave += scipy.fft.rfft2(_widened(phase, (ny, nx), margin), overwrite_x=True) * transfer
-    whole: Floats = scipy.fft.irfft2(wave, s=(ny, nx), overwrite_x=True)
-    return whole[margin : margin + c.shape[0], margin : margin + c.shape[1]] - dark
-
-
-def _widened(image: Floats, shape: tuple[int, int], margin: int) -> Floats:
-    """The image continued by its edge pixels to ``shape``, ``margin`` of them at the top and at the left."""
-    widths = [(margin, side - margin - own) for side, own in zip(shape, image.shape, strict=True)]
-    return np.pad(image, widths, mode="edge")
-
-
-def _shaped(square: Floats, transfer: Floats, length_a: float, nx: int, variance: float) -> Floats:
-    """The transfer function of noise of a given length, such that white noise through it has this variance."""
-    shaped = transfer / np.sqrt(1 + np.float32(length_a**2) * square)
-    power = shaped * shaped
-    # All columns but the first (and, of an even width, the last) stand for two frequencies each.
-    total = 2 * power.sum() - power[:, 0].sum() - (power[:, -1].sum() if nx % 2 == 0 else 0)
-    found: Floats = shaped * np.float32(np.sqrt(variance * nx * len(square) / max(float(total), 1e-30)))
-    return found
 
 
 def _detected(rng: np.random.Generator, flaws: np.random.Generator, c: Conditions, image: Floats) -> npt.NDArray[Any]:
