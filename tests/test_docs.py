@@ -175,6 +175,49 @@ def test_tutorial_configuration_and_the_mistakes_it_shows(place: tuple[Path, dic
     assert [wrong.stderr] == shown
 
 
+def test_tutorial_of_micrographs_in_terminals(place: tuple[Path, dict[str, str]]) -> None:
+    folder, environment = place
+    page = DOCS / "tutorial-cryoem.md"
+    port = free_port()
+    shown = [block.code for block in blocks(page) if not block.language]
+    quick = {"port: 9465": f"port: {port}", "settle_s: 3 ": "settle_s: 0.3 ", "incomplete_s: 30": "incomplete_s: 2"}
+    checked = shell(changed(the(page, ""), quick), place)
+    assert checked.stdout in shown, checked.stderr
+    wrong = shell(the(page, "fails with 2"), place)
+    assert wrong.returncode == 2
+    assert wrong.stderr in shown
+    daemon = "exec " + changed(the(page, "terminal 1"), {"first.yaml": "first.yaml --json found.json"})
+    microscope = changed(the(page, "terminal 2"), {"--count 10 --every 5": "--count 3 --every 0.2"})
+    seen = f"until curl -s http://127.0.0.1:{port}/metrics | grep -q '{{outcome=\"failed\"}} 1'; do sleep 0.2; done"
+    with subprocess.Popen(["bash", "-c", daemon], cwd=folder, env=environment, stderr=subprocess.PIPE) as running:
+        try:
+            dropped = shell(f"{microscope}\n{seen}", place)
+            assert dropped.returncode == 0, dropped.stderr
+            running.send_signal(signal.SIGINT)
+            said = running.communicate(timeout=20)[1].decode()
+        finally:
+            running.kill()
+    assert running.returncode == 0, said
+    found = json.loads((folder / "found.json").read_text())["cryoem_picks"]
+    assert (found["accepted"], found["failures"]) == (2, {"truncated": 1})
+    assert "3 micrographs read = 2 accepted" in said
+    assert "WARNING beamsieve.stream.beamlines.cryoem_picks: truncated: micrograph_00002.mrc: " in said
+    assert "2 done, 1 set aside" in shell(the(page, "status"), place).stdout
+    true = (folder / "truth.csv").read_text().count("particle\n")
+    assert 0.5 * true < found["particles"] < 1.5 * true
+    what_if = shell(the(page, "dry"), place)
+    promised = re.search(r"threshold 0\.2 would give (\d+) picks", what_if.stdout)
+    assert promised, what_if.stderr
+    moved = shell(the(page, "move"), place)
+    assert f"threshold 0.2 gives {promised[1]} picks" in moved.stdout, moved.stderr
+    assert len((folder / "picks" / "picks.csv").read_text().splitlines()) == int(promised[1]) + 1
+    again = shell(the(page, "pick"), place)
+    assert again.returncode == 1, "one of the files is cut short"
+    assert f"{found['particles']} particles in 2 micrographs, 1 failed" in again.stdout, again.stderr
+    pictures = sorted(path.name for path in (folder / "again" / "pictures").iterdir())
+    assert pictures == ["micrograph_00001.png", "micrograph_00003.png"]
+
+
 def test_own_model_script_and_its_commands(place: tuple[Path, dict[str, str]]) -> None:
     folder, _ = place
     page = DOCS / "howto" / "own-model.md"
@@ -246,9 +289,7 @@ def test_yaml_that_is_shown_is_valid() -> None:
     from beamsieve.stream.commands.run import BEAMLINES, settings_of
     from beamsieve.stream.flow.settings import check
 
-    whole = {
-        name: yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")) for name in BEAMLINES
-    }
+    whole = {name: yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")) for name in BEAMLINES}
     shown = 0
     for page in PAGES:
         for block in blocks(page):
