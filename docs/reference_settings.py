@@ -67,11 +67,15 @@ def _sections(model: type[BaseModel], path: str, title: str, seen: set[tuple[str
     for name, field in model.model_fields.items():
         inner = f"{path}.{name}" if path else name
         blocks = blocks_in(field.annotation)
+        twins = [other for other, its in model.model_fields.items() if blocks and blocks_in(its.annotation) == blocks]
+        if name in twins[1:]:
+            continue  # described with the first of them
         for block in blocks:
             kind = kind_of(block) if len(blocks) > 1 else None
             if path and kind is not None and {base.__name__ for base in block.__mro__} & {known for _, known in seen}:
                 continue  # a replay's stream is a source, which has its section
-            heading = f"`{inner}` with `kind: {kind}`" if kind else f"`{inner}`"
+            alike = ", ".join(f"`{path}.{twin}`" for twin in twins) if len(twins) > 1 else f"`{inner}`"
+            heading = f"`{inner}` with `kind: {kind}`" if kind else alike
             yield from _sections(block, inner, heading, seen)
 
 
@@ -105,7 +109,9 @@ def default(field: FieldInfo) -> str:
         return "**required**"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
-        return "as below"
+        # A block may be given other defaults here than its kind has elsewhere.
+        other = value.model_dump(mode="json", exclude_defaults=True)
+        return f"`{json.dumps(other, ensure_ascii=False)}`" if other else "as below"
     plain = json.dumps(value, ensure_ascii=False, default=lambda other: getattr(other, "value", str(other)))
     return f"`{plain}`"
 
