@@ -65,6 +65,14 @@ def test_a_chain_is_matched_as_a_whole_not_greedily():
     assert pairs.true.tolist() == [1, 0]
 
 
+def test_a_group_that_cannot_be_matched_in_full_gives_the_pairs_it_can():
+    # The first pick reaches three particles; two other picks reach the third particle only.
+    pairs = match([0, 6, 6], [0, 3, -3], [-3, 0, 4], [0, 3, 0], 4.0)
+    assert len(pairs) == 2
+    assert sorted(pairs.true.tolist())[1] == 2
+    assert len(set(pairs.found.tolist())) == 2
+
+
 def test_radius_is_inclusive_and_empty_sides_match_nothing():
     assert len(match([0], [0], [3], [4], 5)) == 1
     assert len(match([0], [0], [3], [4], 4.999)) == 0
@@ -156,6 +164,13 @@ def test_border_excludes_particles_and_picks_on_both_sides_of_it():
     everything = rank(found, true, 2)
     assert everything.targets == 3
     assert len(everything.score) == 5
+
+
+@pytest.mark.parametrize(("x", "targets"), [(9.4, 0), (9.5, 1), (89.5, 1), (89.6, 0)])
+def test_border_is_measured_from_the_outer_edge_of_the_pixels(x, targets):
+    # 100 pixels reach from -0.5 to 99.5.
+    assert rank(([], [], []), ([x], [50]), 2, shape=(100, 100), border=10).targets == targets
+    assert rank(([], [], []), ([50], [x]), 2, shape=(100, 100), border=10).targets == targets
 
 
 def test_border_knows_rows_from_columns():
