@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def places(
     return np.array(found).reshape(-1, 2)
 
 
+@lru_cache
 def micrograph(
     seed: int, count: int = 12, shape: tuple[int, int] = (150, 170), name: str = "", bars: int = 0
 ) -> Labelled:
@@ -71,6 +73,7 @@ def micrograph(
     return Labelled(name or f"field-{seed}", lambda: image, 1.0, found[:, 0], found[:, 1], NONE, NONE)
 
 
+@lru_cache
 def prepared(seed: int = 0, **kwargs: Any) -> Scaled:
     return scaled(micrograph(seed, **kwargs), 1.0, D)
 
@@ -455,6 +458,8 @@ def test_practice_mixes_all_and_makes_every_particle_as_wide() -> None:
     assert one.pixel_a == 5.0
     assert one.load().shape == (1024, 960)
     assert len(one.x) > 10
+    coarse = replace(practice, binned=2).one(number)
+    assert (coarse.pixel_a, coarse.load().shape) == (10.0, (512, 480))
     again = practice.one(number)
     np.testing.assert_array_equal(one.load(), again.load())
 

@@ -36,7 +36,8 @@ class Options:
     ``away`` diameters from every particle, each turned by 0, 90, 180 and 270°; more shows random pieces of micrographs
     that hold ``cells`` × ``cells`` boxes one stride apart, of which ``share`` lie within ``near`` diameters of a
     particle and ``hard`` at verified or mined false positives, turned and mirrored at random, their contrast changed by
-    up to a factor ``1 + contrast``. ``positives``: at most so many particles for training; 0: all.
+    up to a factor ``1 + contrast``, with white noise of up to ``noise`` standard deviations added to half of them (so
+    that averages of many frames teach what single frames look like). ``positives``: at most so many particles for training; 0: all.
 
     How: ``optimiser`` (``descent``: plain gradient descent; ``adamw``), ``rate``, ``decay``, ``cosine`` schedule or a
     constant rate, ``batch``, ``epochs`` of ``steps`` steps (0: one pass over all boxes), ``accuracy``: stop when so
@@ -65,6 +66,7 @@ class Options:
     near: float = 0.7
     hard: float = 0.2
     contrast: float = 0.0
+    noise: float = 0.0
     positives: int = 0
     optimiser: str = "descent"
     rate: float = 1.0

@@ -147,10 +147,15 @@ class Pieces:
         return np.exp(-0.5 * (away / self.options.sigma) ** 2).astype(np.float32)
 
     def _augmented(self, rng: np.random.Generator, images: Floats, targets: Floats) -> tuple[Tensor, Tensor]:
-        """One of the eight symmetries of the square for the batch, and another contrast for each piece."""
+        """One of the eight symmetries of the square for the batch; another contrast, and noise, for each piece."""
         turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
         factor = np.exp(rng.uniform(-1, 1, (len(images), 1, 1)) * np.log1p(self.options.contrast))
         images *= factor.astype(np.float32)
+        if self.options.noise:
+            added = self.options.noise * rng.random((len(images), 1, 1), dtype=np.float32)
+            added[rng.random(len(images)) < 0.5] = 0
+            images += added * rng.standard_normal(images.shape, dtype=np.float32)
+            images /= np.sqrt(1 + added**2)
         both: list[Any] = [np.rot90(array, turns, (1, 2)) for array in (images, targets)]
         if mirrored:
             both = [array[:, :, ::-1] for array in both]

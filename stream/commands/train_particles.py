@@ -26,7 +26,7 @@ CONTINUED = {"modern": {"epochs": 10, "rate": 5e-3}, "paper": {}}
 """What going on from a bundle changes of a recipe: it need not learn from nothing."""
 SETTABLE = (
     *("maps", "activation", "batch_norm", "loss", "sigma", "cells", "negatives", "away", "share", "near", "hard"),
-    *("contrast", "optimiser", "rate", "decay", "cosine", "batch", "steps", "accuracy", "mining"),
+    *("contrast", "noise", "optimiser", "rate", "decay", "cosine", "batch", "steps", "accuracy", "mining"),
 )
 NUMBER = re.compile(r"[-+]?[\d.]+[eE][-+]?\d+")
 
@@ -51,6 +51,7 @@ def particles(
         typer.Option("--map", help="of --simulate: built-in map or file, with @ÅNGSTRÖM per voxel; repeatable"),
     ] = None,
     count: Annotated[int, typer.Option("--micrographs", min=2, help="simulated")] = 24,
+    binned: Annotated[int, typer.Option(min=1, max=8, help="simulate so many times coarser pixels")] = 1,
     start: Annotated[str | None, typer.Option("--from", help="bundle to go on from: a name, or its .pt file")] = None,
     add: Annotated[
         list[Path] | None,
@@ -133,7 +134,8 @@ class _Asked:
         g = self.g
         if g["simulate"]:
             maps = tuple(g["map_"] or ["ribosome"])
-            simulation = Simulation(_words(g["simulate"]), _numbers(g["snr"]), maps, g["count"], g["seed"] or 1)
+            mixed = (_words(g["simulate"]), _numbers(g["snr"]), maps)
+            simulation = Simulation(*mixed, g["count"], 1 if g["seed"] is None else g["seed"], g["binned"])
             simulation.check()
             return simulation
         how = Reading(tuple(g["add"] or g["coordinates"] or ()), g["pixel_size"], g["box_size"], g["invert_y"])

@@ -70,6 +70,7 @@ class Simulation:
     maps: tuple[str, ...]
     count: int
     seed: int
+    binned: int = 1
 
     def check(self) -> None:
         """Raises ``ValueError`` for conditions and ratios that cannot be, ``OSError`` for a map that cannot be read."""
@@ -82,7 +83,7 @@ class Simulation:
         """With the maps loaded."""
         from ...models.particles.practice import Practice
 
-        return Practice(self.conditions, self.snrs, tuple(map(volume, self.maps)), self.count, self.seed)
+        return Practice(self.conditions, self.snrs, tuple(map(volume, self.maps)), self.count, self.seed, self.binned)
 
     def labelled(self, progress: Progress) -> list[Labelled]:
         """Simulate them."""
@@ -93,7 +94,7 @@ class Simulation:
     def to_json(self) -> dict[str, Any]:
         """What ``TrainingSet.parse`` reads."""
         told = {"conditions": self.conditions, "snrs": self.snrs, "maps": self.maps}
-        return {"simulated": {**told, "count": self.count, "seed": self.seed}}
+        return {"simulated": {**told, "count": self.count, "seed": self.seed, "binned": self.binned}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class TrainingSet:
             else:
                 s = one["simulated"]
                 lists = (tuple(s["conditions"]), tuple(map(float, s["snrs"])), tuple(s["maps"]))
-                sources.append(Simulation(*lists, int(s["count"]), int(s["seed"])))
+                sources.append(Simulation(*lists, int(s["count"]), int(s["seed"]), int(s["binned"])))
         return cls(tuple(sources), tuple(map(str, told["held"])))
 
     def to_json(self) -> dict[str, Any]:
