@@ -79,7 +79,7 @@ def is_wrong(verdict: object, where: str) -> bool:
     word = str(verdict).strip().lower()
     if word in TRUE or word in FALSE:
         return word in FALSE
-    raise BadData(REASON, f"{where}: verdict: {verdict!r} says neither; write true or false")
+    raise BadData(REASON, f"{where}: verdict: {verdict!r} says neither; write right or wrong")
 
 
 def encode(x: Floats, y: Floats, *, tag: str = TAG, before: Mapping[str, Any] | None = None) -> bytes:
