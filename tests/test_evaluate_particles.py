@@ -280,6 +280,9 @@ def test_no_fold_is_tested_by_a_network_that_saw_its_field(tmp_path, volume):
         seen = {*card["training"]["names"], *card["validation"]["names"]}
         fields = {name.removesuffix("-twin") for name in seen}
         assert fields == {name for name, at in fold.items() if at != number}
+        # Of two fields, the one that validates does not train, nor does its twin.
+        assert len(card["validation"]["names"]) == 1
+        assert not {n.removesuffix("-twin") for n in card["training"]["names"]} & set(card["validation"]["names"])
         assert any(name.endswith("-twin") for name in seen)
 
 

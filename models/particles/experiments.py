@@ -74,7 +74,7 @@ def _trained(study: Study, name: str, folder: str, training: Series, **changes: 
         def micrographs() -> list[Labelled]:
             return [as_labelled(one()) for one in training.fields()]
 
-        bundle = study.trained(folder, training.identity(), micrographs, **changes)
+        bundle = study.trained(folder, training.identity(), micrographs, (), **changes)
         return deepem(bundle, study.diameter_a)
 
     told = {"recipe": study.recipe, "changes": {**study.changes, **changes}, "trained_on": training.identity()}
@@ -102,8 +102,9 @@ def by_fold(
     """Every micrograph picked by a network that was trained without its field: k-fold cross-validation.
 
     ``field_of``: which field a micrograph's name belongs to; all micrographs of a field are in one fold. ``also``:
-    micrographs that are trained on (but for those of the test fields) and not tested. One row per picker: the
-    candidates of all folds in one ranking, and ``fold_average_precision``, of each fold by itself. Raises as ``train``.
+    micrographs that are trained on (but for those of fields that test or validate); then it is the ``micrographs``
+    that validate, because their kind is what the network is for. One row per picker: the candidates of all folds in
+    one ranking, and ``fold_average_precision``, of each fold by itself. Raises as ``train``.
     """
     fold = folds_of([field_of(m.name) for m in micrographs], folds, study.seed)
     data = {"tested": told_of(micrographs), "also": told_of(also), "folds": folds, "seed": study.seed}
@@ -113,8 +114,10 @@ def by_fold(
         for number in range(folds):
             test = [m for m in micrographs if fold[field_of(m.name)] == number]
             own = [m for m in micrographs if fold[field_of(m.name)] != number]
-            rest = [*own, *(m for m in also if fold.get(field_of(m.name)) != number)]
-            entrants = [_of_fold(study, f"fold {number + 1} of {folds}", rest)]
+            held = _held(own, field_of, study.seed) if also else []
+            away = {field_of(name) for name in held} | {name for name, at in fold.items() if at == number}
+            rest = [*own, *(m for m in also if field_of(m.name) not in away)]
+            entrants = [_of_fold(study, f"fold {number + 1} of {folds}", rest, held)]
             if with_baselines:
                 entrants += without_network(study, [partial(Field.of, m) for m in own], {})
             for one in entrants:
@@ -129,9 +132,16 @@ def by_fold(
     return rows
 
 
-def _of_fold(study: Study, name: str, rest: Sequence[Labelled]) -> Entrant:
+def _held(own: Sequence[Labelled], field_of: Callable[[str], str], seed: int, share: float = 0.2) -> list[str]:
+    """Names of the micrographs of about a fifth of the fields."""
+    fields = sorted({field_of(m.name) for m in own})
+    chosen = np.random.default_rng([seed, 1]).permutation(len(fields))[: max(1, round(share * len(fields)))]
+    return [m.name for m in own if fields.index(field_of(m.name)) in chosen]
+
+
+def _of_fold(study: Study, name: str, rest: Sequence[Labelled], held: Sequence[str]) -> Entrant:
     def make() -> tuple[Pick, float | None]:
-        return deepem(study.trained(name, told_of(rest), lambda: rest), study.diameter_a)
+        return deepem(study.trained(name, told_of(rest), lambda: rest, held), study.diameter_a)
 
     return Entrant("DeepEM", {}, make)
 

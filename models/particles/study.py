@@ -121,19 +121,25 @@ class Study:
         return row
 
     def trained(
-        self, name: str, identity: Mapping[str, Any], micrographs: Callable[[], Sequence[Labelled]], **changes: Any
+        self,
+        name: str,
+        identity: Mapping[str, Any],
+        micrographs: Callable[[], Sequence[Labelled]],
+        held: Sequence[str] = (),
+        **changes: Any,
     ) -> Path:
         """The bundle of a training; one that was finished is not done again, one that was begun goes on.
 
-        ``identity``: of the micrographs. Raises as ``train``.
+        ``identity``: of the micrographs. ``held``: names of those that validate; none: a share, drawn from the seed.
+        Raises as ``train``.
         """
         options = make_options(self.out, self.diameter_a, self.recipe, resume=True, **{**self.changes, **changes})
-        about = {"options": options.identity(), **identity}
+        about = {"options": options.identity(), **identity, "held": list(held)}
         folder = self.out / "trained" / f"{_slug(name)}-{_hash(about)}"
         finished = folder / "finished"
         if not finished.exists():
             again = make_options(folder, self.diameter_a, self.recipe, resume=True, **{**self.changes, **changes})
-            made = train(again, micrographs(), self.progress)
+            made = train(again, micrographs(), self.progress, held=held)
             if made is None:
                 raise ValueError(f"{folder}: the training was told to stop early")
             finished.write_text(made.name)
