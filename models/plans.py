@@ -40,6 +40,14 @@ class Plan:
     def __str__(self) -> str:
         return f"{self.dtype} {self.how}{' input' if self.cast else ''}"
 
+    def suits(self, card: Card) -> bool:
+        """Whether it may be tried on a module of this card.
+
+        A picker's micrographs are normalised before it, so it converts nothing itself, and torch 2.13 does not refuse a
+        batch of float32 for convolutions in bfloat16: the process dies.
+        """
+        return card.task != "particles" or self.dtype == "float32" or self.cast or self.how == "autocast"
+
 
 PLAIN = Plan("float32", "plain")
 PLANS = (

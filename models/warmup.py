@@ -75,7 +75,9 @@ def choose(bundle: Bundle, device: torch.device, dtype: str, count: int) -> tupl
     frames = sample(card.input.shape, card.input.dtype, count)
     truth = _truth(bundle, frames)
     there = frames.to(device)
-    trials = tuple(_try(plan, bundle, there, truth) for plan in PLANS if dtype in ("auto", plan.dtype))
+    trials = tuple(
+        _try(plan, bundle, there, truth) for plan in PLANS if dtype in ("auto", plan.dtype) and plan.suits(card)
+    )
     agree = [trial for trial in trials if trial.difference <= getattr(card.tolerance, trial.plan.dtype)]
     if agree:
         return min(agree, key=lambda trial: trial.ms_per_frame), trials
