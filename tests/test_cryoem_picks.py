@@ -116,7 +116,7 @@ def test_a_folder_becomes_picks_where_the_particles_are(tmp_path: Path, fields: 
     with h5py.File(tmp_path / "out" / "micrographs" / "grid" / "m0.mrc.h5") as file:
         assert file["particles/images"].shape[1:] == (32, 32)
         assert len(file["particles/images"]) == len(picked["grid/m0.mrc"])
-        assert len(file["candidates/x"]) > len(picked["grid/m0.mrc"]), "what lies below the threshold is kept too"
+        assert len(file["candidates"]) > len(picked["grid/m0.mrc"]), "what lies below the threshold is kept too"
     trend = made.yields.trend()
     assert trend.micrographs == 3
     assert trend.particles == sum(map(len, picked.values()))
@@ -144,7 +144,7 @@ def test_quality_and_too_few_picks_reject_and_keep_the_candidates(tmp_path: Path
     assert (tally.accepted, tally.rejected) == (0, 1)
     assert picks_of(tmp_path / "out" / "picks.csv") == {}
     with h5py.File(tmp_path / "out" / "micrographs" / "m0.mrc.h5") as file:
-        assert len(file["candidates/x"]) > 10
+        assert len(file["candidates"]) > 10
     assert made.yields.warnings() == {("picks", "skip"): 1}
 
 
@@ -271,3 +271,34 @@ def test_a_wrong_bundle_is_a_mistake_of_the_configuration(tmp_path: Path) -> Non
     for bundle, why in {"hits-resnet10": "its task is hits", "particles-ribosom": "did you mean"}.items():
         with pytest.raises(ConfigError, match=why):
             daemon(tmp_path, model={"bundle": bundle})
+
+
+def test_a_full_disk_costs_no_attempt_and_picking_goes_on_when_there_is_room(
+    tmp_path: Path, fields: list[Simulated], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from beamsieve.stream.sinks.picks import sink
+
+    write(tmp_path / "in" / "m0.mrc", fields[0])
+    free = [10**12]
+    monkeypatch.setattr(sink, "free_bytes", lambda _: free[0])
+    monkeypatch.setattr("beamsieve.stream.sinks.hdf5_room.CHECK_S", 0.0)
+    made = daemon(tmp_path, files={"min_free_gb": 1.0})
+    made.picks._room._free = lambda _: free[0]
+    free[0] = 0
+    made.pipeline.start()
+    try:
+        until = time.monotonic() + 20
+        while made.healthy() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        assert "free" in str(made.healthy())
+        assert made.pipeline.metrics.tally().accepted == 0
+        free[0] = 10**12
+        assert made.pipeline.wait(30), "it ends when all is done"
+    finally:
+        made.pipeline.stop()
+        made.close()
+    tally = made.pipeline.metrics.tally()
+    assert tally.accepted == 1
+    assert set(tally.failures) <= {"disk_full"}
+    with sqlite3.connect(tmp_path / "out" / "journal.sqlite") as db:
+        assert db.execute("select state, attempts from files").fetchall() in ([("done", 0)], [("done", 1)])

@@ -251,7 +251,8 @@ def test_bounds_are_allowed_and_what_lies_beyond_is_named_in_order() -> None:
 def test_ranges_come_from_a_configuration_and_mistakes_are_named() -> None:
     read = check({"contrast": {"skip": [1.1, None]}, "sd": {"warn": [None, 3]}}, QualitySettings, "c.yaml")
     assert read.contrast.skip == (1.1, None)
-    assert judge({"contrast": 1.0, "sd": 4.0}, read) == (("sd",), ("contrast",))
+    assert read.contrast.warn == QualitySettings().contrast.warn, "what is not said stays as usual"
+    assert judge({"contrast": 1.0, "sd": 4.0}, read) == (("sd", "contrast"), ("contrast",))
     with pytest.raises(ConfigError, match="is above high"):
         check({"contrast": {"warn": [3, 1]}}, QualitySettings, "c.yaml")
     with pytest.raises(ConfigError, match="did you mean contrast"):

@@ -37,14 +37,16 @@ class Options:
     that hold ``cells`` × ``cells`` boxes one stride apart, of which ``share`` lie within ``near`` diameters of a
     particle and ``hard`` at verified or mined false positives, turned and mirrored at random, their contrast changed by
     up to a factor ``1 + contrast``, with white noise of up to ``noise`` standard deviations added to half of them (so
-    that averages of many frames teach what single frames look like). ``positives``: at most so many particles for training; 0: all.
+    that averages of many frames teach what single frames look like). ``positives``: at most so many particles for
+    training; 0: all.
 
     How: ``optimiser`` (``descent``: plain gradient descent; ``adamw``), ``rate``, ``decay``, ``cosine`` schedule or a
     constant rate, ``batch``, ``epochs`` of ``steps`` steps (0: one pass over all boxes), ``accuracy``: stop when so
     many of the training boxes are told right (0: never). ``mining``: how often, evenly spread, the training micrographs
     are picked and what is wrongly picked joins the hard ones. ``validation``: share of the micrographs that is held
-    back. ``start``: a bundle to go on from. ``threads``: of torch; 0: as it is set. ``stop_after``: epochs, for
-    interruptions.
+    back; on them the threshold is the one of the highest F-score with this ``beta`` (2: recall counts more, as
+    published; 0.5: precision does). ``start``: a bundle to go on from. ``threads``: of torch; 0: as it is set.
+    ``stop_after``: epochs, for interruptions.
     """
 
     out: Path
@@ -78,6 +80,7 @@ class Options:
     accuracy: float = 0.95
     mining: int = 0
     validation: float = 0.2
+    beta: float = 2.0
     seed: int = 1
     start: str | None = None
     resume: bool = False
@@ -87,7 +90,7 @@ class Options:
 
     def identity(self) -> dict[str, Any]:
         """What must not change between a run and its continuation."""
-        skipped = {"out", "name", "resume", "threads", "stop_after", "command"}
+        skipped = {"out", "name", "beta", "resume", "threads", "stop_after", "command"}
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in skipped}))  # type: ignore[no-any-return]
 
 
@@ -110,7 +113,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "mining": 2,
     },
 }
-_POSITIVE = ("diameter_a", "rate", "batch", "epochs", "cells", "negatives")
+_POSITIVE = ("diameter_a", "rate", "batch", "epochs", "cells", "negatives", "beta")
 _SHARES = ("share", "hard", "accuracy", "validation")
 
 

@@ -37,8 +37,8 @@ NORMALISATION = (
 def finish(trainer: Trainer, progress: Progress) -> Path:
     """Export the best epoch, choose the threshold, write ``<name>.pt``, ``<name>.json``, ``scores.json`` and pictures.
 
-    The threshold is the one of the highest F2 on the held-back micrographs, picked as the product picks (Zhu et al.
-    2017, equation 8), matched within 0.2 diameters. Returns the path of the ``.pt`` file.
+    The threshold is the one of the highest F-score on the held-back micrographs, picked as the product picks (Zhu et
+    al. 2017, equation 8; ``options.beta``), matched within 0.2 diameters. Returns the path of the ``.pt`` file.
     """
     o = trainer.options
     module = export(trainer)
@@ -48,7 +48,7 @@ def finish(trainer: Trainer, progress: Progress) -> Path:
     found = find(picker.pick, held, progress, len(held))
     # Scored twice, because what is told at the threshold in force needs the threshold.
     line = score(found, o.diameter_a, threshold=0.5).curves[RADIUS]
-    threshold = round(chosen_threshold(line, picker.options.floor), 4)
+    threshold = round(chosen_threshold(line, picker.options.floor, o.beta), 4)
     scores = score(found, o.diameter_a, threshold=threshold)
     told = summary(scores)
     (o.out / "scores.json").write_text(json.dumps({"validation": scores.to_json()}, indent=1, allow_nan=False))
@@ -57,15 +57,15 @@ def finish(trainer: Trainer, progress: Progress) -> Path:
     return path
 
 
-def chosen_threshold(line: Curve, floor: float) -> float:
-    """The threshold of the highest F2: the middle, in log-odds, between the last score that it takes and the next.
+def chosen_threshold(line: Curve, floor: float, beta: float = 2.0) -> float:
+    """The threshold of the highest F-score: the middle, in log-odds, between the last score that it takes and the next.
 
     Any threshold in that gap picks the same. At its upper end, the particle that scored worst here would be the worst
     that is ever picked. 0.5 where there is no candidate, or no particle was found.
     """
-    if not len(line.threshold) or not np.nanmax(line.f(2)) > 0:
+    if not len(line.threshold) or not np.nanmax(line.f(beta)) > 0:
         return 0.5
-    at = int(np.argmax(line.f(2)))
+    at = int(np.argmax(line.f(beta)))
     below = line.threshold[at + 1] if at + 1 < len(line.threshold) else floor
     ends = np.clip([line.threshold[at], below], 1e-6, 1 - 1e-6)
     return float(expit(logit(ends).mean()))
@@ -129,7 +129,7 @@ def card(trainer: Trainer, threshold: float, told: dict[str, Any]) -> dict[str, 
         },
         "scores": {
             "validation": finite,
-            "rule": f"threshold: highest F2 on the validation micrographs, matched within {RADIUS:g} diameters",
+            "rule": f"threshold: highest F{o.beta:g} on the validation micrographs, within {RADIUS:g} diameters",
         },
         "trained_by": o.command or f"beamsieve train particles --recipe {o.recipe} --seed {o.seed}",
         "licence": "Apache-2.0",

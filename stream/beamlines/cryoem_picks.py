@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 JOURNAL = "journal.sqlite"
+# Failures that are the disk's, not the micrograph's: it is taken again when there is room.
+NO_ROOM = frozenset({"disk_full", "file"})
 
 
 class FlowSettings(Settings):
@@ -91,12 +93,17 @@ class Daemon:
     picks: PickSink
     yields: Yields
     model: str
-    threshold: float
+    work: PickWork
     journal: Path
 
+    @property
+    def threshold(self) -> float:
+        """The one in force: the configured one, or what it was moved to."""
+        return self.work.in_force
+
     def healthy(self) -> str | None:
-        """Why picks cannot be kept, or None."""
-        return self.picks.healthy()
+        """Why picks cannot be kept, or the folder not be read; None if both can."""
+        return self.picks.healthy() or self.source.missing()
 
     def close(self) -> None:
         """Give back files that were taken and not finished, and close the journal, once the pipeline is over."""
@@ -134,7 +141,9 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
         raise ConfigError(mistakes)
     picks = PickSink(settings.files, metrics, config=config, base=base)
     journal = source_settings.journal or picks.directory / JOURNAL
-    source = FolderSource(source_settings, metrics, journal=journal, outputs=[picks.directory])
+    source = FolderSource(
+        source_settings, metrics, journal=journal, outputs=[picks.directory], may_take=picks.may_write
+    )
     metrics.on_failure = tell(source)
     picker = work
 
@@ -155,7 +164,7 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
         when_full=WhenFull.WAIT,
         warm_up=warm_up,
     )
-    return Daemon(pipeline, source, picks, yields, bundle.card.name, picker.threshold, journal)
+    return Daemon(pipeline, source, picks, yields, bundle.card.name, picker, journal)
 
 
 class Remember:
@@ -198,7 +207,10 @@ def tell(source: FolderSource) -> Callable[[Failure], None]:
 
     def failed(failure: Failure) -> None:
         log.warning("%s: %s", failure.reason, failure.detail)
-        source.failed(failure.key, failure.reason, failure.detail)
+        if failure.reason in NO_ROOM:
+            source.give_back(failure.key)
+        else:
+            source.failed(failure.key, failure.reason, failure.detail)
 
     return failed
 

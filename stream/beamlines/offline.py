@@ -155,7 +155,7 @@ def pick_files(settings: PickFiles, files: Sequence[Path], where: Where, progres
         "failures": done.failures,
         "particles": sum(row["picks"] for row in done.table),
         "model": model,
-        "threshold": work.threshold,
+        "threshold": work.in_force,
         "seconds_per_micrograph": dict(yields.seconds()),
         "directory": str(sink.directory),
     }

@@ -128,6 +128,7 @@ class PickWork:
         self._picks = picks
         self._metrics = metrics
         self._followed = Followed(directory)
+        self.in_force = self.threshold
 
     def warm_up(self) -> None:
         """Check the dense scan against the network, and say which model answers."""
@@ -222,7 +223,8 @@ class PickWork:
         )
         moved = self._followed.of(found)
         band = self._settings.sd_range if moved is None or moved.sd_range is None else moved.sd_range
-        found = picked_again(found, found.threshold if moved is None else moved.threshold, band)
+        self.in_force = found.threshold if moved is None else moved.threshold
+        found = picked_again(found, self.in_force, band)
         if int(found.picked.sum()) < self._settings.min_picks:
             found = replace(found, skipped=(*skipped, "picks"), picked=np.zeros_like(found.picked))
         return found

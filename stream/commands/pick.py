@@ -27,7 +27,7 @@ def pick(
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for picks, tables and particles")],
     bundle: Annotated[str, typer.Option(help="name of a model, or the path of its .pt file")] = "particles-general",
     format_: Annotated[
-        list[str] | None, typer.Option("--format", help=f"of the picks: {', '.join(FORMATS)}; repeatable")
+        list[str] | None, typer.Option("--format", help=f"beside csv: {', '.join(FORMATS)}; repeatable")
     ] = None,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="default: the card's")] = None,
     pixel_size: Annotated[float | None, typer.Option(help="ångström per pixel, where the files do not say")] = None,
@@ -57,7 +57,7 @@ def pick(
             "model": {"bundle": located(bundle), "threshold": threshold, "diameter_a": diameter, "device": device},
             "files": {
                 "directory": str(out.resolve()),
-                "formats": tuple(format_ or ["csv"]),
+                "formats": tuple(dict.fromkeys(["csv", *(format_ or ())])),
                 "box_px": box,
                 "particles": {"keep": particles},
                 "pictures": pictures,

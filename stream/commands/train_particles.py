@@ -96,6 +96,7 @@ class _Asked:
     def __init__(self, given: dict[str, Any]) -> None:
         self.g = given
         self.files: list[Path] = given["micrographs"] or []
+        used = (given["out"] / "checkpoint.pt").exists() and not given["resume"]
         rules = {
             "nothing to train from: name micrographs, or conditions with --simulate paper": self.files
             or given["simulate"]
@@ -104,6 +105,7 @@ class _Asked:
             "--add belongs to a bundle to go on from: give --from": not given["add"] or given["start"],
             "--add takes the coordinates: leave --coordinates out": not (given["add"] and given["coordinates"]),
             "--add: name the micrographs that the corrections are of": not given["add"] or self.files,
+            f"--out {given['out']}: holds a training; go on with --resume, or name another folder": not used,
             "--diameter: state the particle's, in ångström": given["diameter"] or given["simulate"] or given["start"],
         }
         mistakes = [text for text, right in rules.items() if not right]

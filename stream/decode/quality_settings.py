@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..flow.settings import Settings
 
@@ -63,3 +65,15 @@ class QualitySettings(Settings):
     falloff: Limits = Field(
         default=Limits(warn=(-2.5, None)), description="exponent of the power spectrum, 0 for white noise"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults(cls, data: Any) -> Any:
+        """A number whose ``skip`` is given keeps its usual ``warn``, and the other way round."""
+        if not isinstance(data, Mapping):
+            return data
+        usual = {name: field.default.model_dump() for name, field in cls.model_fields.items()}
+        return {
+            name: {**usual[name], **value} if name in usual and isinstance(value, Mapping) else value
+            for name, value in data.items()
+        }

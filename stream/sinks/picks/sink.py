@@ -118,6 +118,10 @@ class PickSink:
 
     # What the service asks
 
+    def may_write(self) -> bool:
+        """Whether a micrograph may be tried now: there is room, and the last failure is a while ago. For any thread."""
+        return self._room.may_open()
+
     def healthy(self) -> str | None:
         """Why picks are not kept at present; None if they are."""
         return self._room.why_not()

@@ -171,6 +171,10 @@ class Journal:
         """Set one of ours aside without another attempt."""
         self._owe([("set_aside", number, (reason, detail))])
 
+    def give_back(self, number: int) -> None:
+        """One of ours was not worked on, through no fault of its own: it may be taken again, with no attempt more."""
+        self._owe([("waiting", number, ())])
+
     def record(self, number: int, numbers: Mapping[str, Any]) -> None:
         """Keep result numbers (plain JSON values) with a file, for ``beamsieve status``."""
         self._owe([("record", number, (json.dumps(dict(numbers)),))])
@@ -196,8 +200,8 @@ class Journal:
             if number in self.held:
                 self._facts.event("claim_lost")
             return
-        if what == "done":
-            rows.answer(database, number, "done", change, now)
+        if what in {"done", "waiting"}:
+            rows.answer(database, number, what, change, now)
             return
         reason, detail = said
         aside = self._policy.fail(database, row, reason, detail, now, change, last=what == "set_aside")

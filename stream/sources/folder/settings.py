@@ -135,7 +135,7 @@ class FolderSettings(Settings):
             name: None if path is None else base / path
             for name, path in (("journal", self.journal), ("companion_directory", self.companion_directory))
         }
-        return self.model_copy(update={"directory": base / self.directory, **optional})
+        return self.model_copy(update={"directory": (base / self.directory).absolute(), **optional})
 
     def mistakes(self) -> list[tuple[Place, str]]:
         """What is wrong with what the settings name: which setting, and why.

@@ -37,7 +37,8 @@ class FolderSource:
     """A folder that is watched; see ``Source`` in ports.py for who calls what. Delivery is at least once.
 
     What is claimed is answered for with ``done`` or ``failed``; the journal remembers, also for other daemons on the
-    same folder. ``outputs``: folders below the watched one that we write to and never read.
+    same folder. ``outputs``: folders below the watched one that we write to and never read. ``may_take``: asked before
+    files are taken; while it says no (a full disk), they wait.
 
     ``Key``: the session's name, and the number of the journal's row (one per revision of a file). ``Raw.info``:
     ``path``, ``name`` (below the folder, forward slashes), ``bytes``, ``revision`` (0: never done before), ``attempt``
@@ -56,6 +57,7 @@ class FolderSource:
         *,
         journal: Path | None = None,
         outputs: Sequence[Path] = (),
+        may_take: Callable[[], bool] = lambda: True,
         bell: Bell | None = None,
         header: HeaderOf = image_header,
         clock: Callable[[], float] = time.monotonic,
@@ -65,7 +67,7 @@ class FolderSource:
         if where is None:
             raise ValueError("a watched folder needs a journal: name a file")
         self.settings, self.run = settings, settings.run
-        self._facts, self._clock, self._wall = facts, clock, wall
+        self._facts, self._clock, self._wall, self._may_take = facts, clock, wall, may_take
         self.journal = Journal(
             where,
             policy=Policy(settings.attempts, settings.retry_s, settings.deaths),
@@ -83,8 +85,13 @@ class FolderSource:
         self._telling = Telling(facts, self.journal, settings.settle_s, wall)
         self._waits: Sequence[Waits] = ()
         self._began = self._listens = self._closing = False
+        self.present = True
         self._next = self._looked = float("-inf")
         self._active = 0.0
+
+    def missing(self) -> str | None:
+        """What is wrong with the watched folder at present; None where it is there. For any thread."""
+        return None if self.present else f"{self.settings.directory} is not there, or cannot be read"
 
     @property
     def endpoint(self) -> str:
@@ -127,6 +134,11 @@ class FolderSource:
     def failed(self, key: Key, reason: str, detail: str) -> None:
         """A file failed, wherever in the pipeline: it is tried again, or set aside. May be told twice."""
         self.journal.failed(key.number, reason, detail)
+        self._answered()
+
+    def give_back(self, key: Key) -> None:
+        """A file was not worked on, through no fault of its own: it is taken again when ``may_take`` says so."""
+        self.journal.give_back(key.number)
         self._answered()
 
     def record(self, key: Key, numbers: Mapping[str, Any]) -> None:
@@ -185,7 +197,8 @@ class FolderSource:
         try:
             seen = self._list.look(now)
             self._listen(seen.present)
-            complete, hopeless = self._list.ready(now, self.settings.claims - len(self.journal.held))
+            room = self.settings.claims - len(self.journal.held) if self._may_take() else 0
+            complete, hopeless = self._list.ready(now, room)
             out = [*self._take(complete, now), *self._give_up(hopeless, now)]
             self._next = now if self._scanner.behind or self._list.more else self._list.next_due(now)
             self._waits = self._list.waits(now)
@@ -200,7 +213,7 @@ class FolderSource:
         if present and not self._listens:
             self._bell.stop()
             self._bell.start(self.settings.directory, self.settings.recursive, self.settings.poll_s)
-        self._listens = present
+        self._listens = self.present = present
 
     def _take(self, complete: Sequence[Watched], now: float) -> list[Incoming]:
         if not complete:
