@@ -26,7 +26,7 @@ CONTINUED = {"modern": {"epochs": 10, "rate": 5e-3}, "paper": {}}
 """What going on from a bundle changes of a recipe: it need not learn from nothing."""
 SETTABLE = (
     *("maps", "activation", "batch_norm", "loss", "sigma", "cells", "negatives", "away", "share", "near", "hard"),
-    *("contrast", "noise", "optimiser", "rate", "decay", "cosine", "batch", "steps", "accuracy", "mining"),
+    *("contrast", "noise", "optimiser", "rate", "decay", "cosine", "batch", "steps", "accuracy", "mining", "beta"),
 )
 NUMBER = re.compile(r"[-+]?[\d.]+[eE][-+]?\d+")
 
