@@ -99,6 +99,7 @@ def summarise(found: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
         "written": truth["written"],
         "truncated": truth["truncated"],
         "changed": truth["changed"],
+        "picks_in_files": n_found,
         "true_particles": n_true,
         "matched_particles": right,
         "precision": right / n_found if n_found else None,
@@ -126,7 +127,7 @@ def describe(summary: dict[str, Any]) -> str:
     ]
     if summary["picks_median"] is not None:
         lines.append(
-            f"yield       {summary['particles']} particles, {summary['picks_median']:g} per micrograph (median)"
+            f"yield       {summary['picks_in_files']} particles, {summary['picks_median']:g} per micrograph (median)"
         )
     if summary["recall"] is not None and summary["precision"] is not None:
         lines.append(
