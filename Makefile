@@ -50,5 +50,25 @@ train-hits: $(VENV)/.run ## train the shipped hit classifier again, from its see
 evaluate-hits: $(VENV)/.run ## print its table again
 	$(BIN)/beamsieve evaluate hits --bundle hits-resnet10 $(EVALUATE_ARGS)
 
+# The maps are not part of the project: EMDB's and others', see the cards of the bundles.
+MAPS ?= $(or $(BEAMSIEVE_DATA),../shared/data)/maps
+SCENES := paper,contaminated,crowded,carbon,empty
+
+train-particles: $(VENV)/.run ## train the shipped pickers again, from their seeds
+	$(BIN)/beamsieve train particles --simulate paper,crowded,contaminated,carbon,empty --binned 2 --snr 0.3,0.1,0.03,0.01 \
+	  --map ribosome --map proteasome --map hemocyanin --map apoferritin --map $(MAPS)/70S_65.mrc@5.4 --map $(MAPS)/1aon.pdb.gz \
+	  --map $(MAPS)/emd_1066.map --micrographs 48 --seed 12 --epochs 30 --set beta=0.5 --name particles-general \
+	  --out train-particles/general --resume $(TRAIN_ARGS)
+	$(BIN)/beamsieve train particles --simulate $(SCENES) --binned 2 --snr 0.1,0.03,0.01 --map ribosome --map $(MAPS)/70S_65.mrc@5.4 \
+	  --micrographs 48 --seed 11 --epochs 30 --set beta=0.5 --name particles-ribosome --out train-particles/ribosome --resume \
+	  $(TRAIN_ARGS)
+	$(BIN)/beamsieve train particles --recipe paper --simulate $(SCENES) --binned 2 --snr 0.1,0.03,0.01 --map ribosome \
+	  --map $(MAPS)/70S_65.mrc@5.4 --micrographs 48 --seed 11 --epochs 40 --name particles-paper --out train-particles/paper \
+	  --resume $(TRAIN_ARGS)
+
+evaluate-particles: $(VENV)/.run ## train at each signal-to-noise ratio and print the table (the paper's Fig. 6)
+	$(BIN)/beamsieve evaluate particles --simulate paper --train-at-each-snr --map $(MAPS)/70S_65.mrc@5.4 --train-on 12 \
+	  --micrographs 8 --seed 0 --out evaluate-particles $(EVALUATE_ARGS)
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
