@@ -97,13 +97,14 @@ class Options:
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
     "modern": {
+        "activation": "relu",
         "batch_norm": True,
         "loss": "bce",
-        "sigma": 0.12,
+        "sigma": 0.1,
         "cells": 5,
         "contrast": 0.2,
         "optimiser": "adamw",
-        "rate": 2e-2,
+        "rate": 5e-3,
         "decay": 1e-4,
         "cosine": True,
         "batch": 48,

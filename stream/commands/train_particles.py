@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ...models.particles.recipes import Options, Progress
     from .training_set import Files, Simulation
 
-CONTINUED = {"modern": {"epochs": 10, "rate": 5e-3}, "paper": {}}
+CONTINUED = {"modern": {"epochs": 10, "rate": 2e-3}, "paper": {}}
 """What going on from a bundle changes of a recipe: it need not learn from nothing."""
 SETTABLE = (
     *("maps", "activation", "batch_norm", "loss", "sigma", "cells", "negatives", "away", "share", "near", "hard"),
