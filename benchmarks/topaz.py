@@ -51,7 +51,8 @@ class Topaz:
         """Candidates of an image (ny, nx), in its pixels."""
         factor = self.diameter_a / self.width / pixel_a
         x, y, score, _ = self._extract(rescale(image, 1.0, factor))
-        return Candidates(*(to_full(at, factor).astype(np.float32) for at in (x, y)), score, np.ones_like(score))
+        full_x, full_y = (to_full(at, factor).astype(np.float32) for at in (x, y))
+        return Candidates(full_x, full_y, score, np.ones_like(score))
 
     def seconds(self, image: Floats, pixel_a: float) -> float:
         """Seconds that scoring and extraction take, without normalisation and without the start of the program."""
@@ -147,7 +148,7 @@ def _sets(asked: argparse.Namespace) -> tuple[Study, list[tuple[str, Sequence[Ca
         return study, [(f"{len(given)} micrographs", [partial(Field.of, m) for m in given], told_of(given))]
     volume = read_volume(asked.map)
     study = Study(asked.out, asked.diameter or volume.diameter_a, Lines(), seed=asked.seed)
-    sets = []
+    sets: list[tuple[str, Sequence[Callable[[], Field]], Row]] = []
     for snr in asked.snr.split(","):
         series = Series(asked.seed, asked.count, named(asked.simulate, snr=float(snr)), volume)
         sets.append((f"SNR {float(snr):g}", series.fields(), series.identity()))

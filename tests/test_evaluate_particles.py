@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ DATA = Path(os.environ.get("BEAMSIEVE_DATA", Path(__file__).parents[2] / "shared
 NY, NX, D = 240, 330, 20.0
 
 
-def planted(seed=0, n=24, noise=0.5, sign=-1.0, pixel_a=2.0):
+def planted(seed: Any = 0, n: Any = 24, noise: Any = 0.5, sign: Any = -1.0, pixel_a: Any = 2.0) -> Any:
     """Dark discs on a grid, moved at random, on a micrograph that is not square."""
     chance = np.random.default_rng(seed)
     gy, gx = np.divmod(np.arange(n), 6)
@@ -40,18 +41,18 @@ def planted(seed=0, n=24, noise=0.5, sign=-1.0, pixel_a=2.0):
     return Field(f"planted-{seed}", image.astype(np.float32), pixel_a, x.astype("f4"), y.astype("f4"), None, none, none)
 
 
-def candidates(x, y, scores):
+def candidates(x: Any, y: Any, scores: Any) -> Any:
     x, y, scores = (np.asarray(v, np.float32) for v in (x, y, scores))
     return Candidates(x, y, scores, np.ones_like(x))
 
 
-def fixed(*answers):
+def fixed(*answers: Any) -> Any:
     """A picker that gives these candidates, one after the other."""
     waiting = iter(answers)
     return lambda image, pixel_a: next(waiting)
 
 
-def test_scores_by_hand():
+def test_scores_by_hand() -> None:
     one, two = planted(1), planted(2)
     shifted = candidates([*one.x + 3, 100], [*one.y, 3], [0.9] * 24 + [0.8])
     half = candidates(two.x[:12], two.y[:12], [0.7] * 12)
@@ -63,7 +64,8 @@ def test_scores_by_hand():
     assert (at.f1, at.f2) == pytest.approx((2 / 3, 5 / 9))
     assert at.best_f1 is not None
     assert at.best_f2 is not None
-    assert (at.best_f2.threshold, at.best_f2.recall) == (pytest.approx(0.7), 0.75)
+    assert at.best_f2.threshold == pytest.approx(0.7)
+    assert at.best_f2.recall == 0.75
     assert at.error_rms_px == pytest.approx(np.sqrt(24 * 9 / 36))
     assert at.error_rms == pytest.approx(np.sqrt(6) / D)
     assert scores.picks == (24, 0)
@@ -71,14 +73,14 @@ def test_scores_by_hand():
     assert np.isnan(scores.on_carbon)
 
 
-def test_a_pick_too_far_for_one_radius_is_right_at_the_other():
+def test_a_pick_too_far_for_one_radius_is_right_at_the_other() -> None:
     one = planted(1)
     scores = evaluate(fixed(candidates(one.x + 6, one.y, np.ones(24))), [one], 2 * D, threshold=0.5)
     assert scores.at[0.2].average_precision.value == 0
     assert scores.at[0.5].average_precision.value == 1
 
 
-def test_the_diameter_is_in_angstrom_and_the_radius_follows_the_pixel_size():
+def test_the_diameter_is_in_angstrom_and_the_radius_follows_the_pixel_size() -> None:
     coarse = planted(1, pixel_a=4.0)
     scores = evaluate(fixed(candidates(coarse.x + 3, coarse.y, np.ones(24))), [coarse], 2 * D, threshold=0.5)
     # Of 40 Å with 4 Å per pixel, the particle is 10 pixels wide: 0.2 of it are 2 pixels.
@@ -86,7 +88,7 @@ def test_the_diameter_is_in_angstrom_and_the_radius_follows_the_pixel_size():
     assert scores.at[0.5].average_precision.value == 1
 
 
-def test_picks_on_carbon_are_counted_where_they_lie():
+def test_picks_on_carbon_are_counted_where_they_lie() -> None:
     one = planted(1)
     carbon = np.zeros((NY, NX), bool)
     carbon[:, 200:] = True
@@ -97,7 +99,7 @@ def test_picks_on_carbon_are_counted_where_they_lie():
     assert scores.carbon_share == pytest.approx(130 / 330)
 
 
-def test_nothing_found_and_nothing_to_find():
+def test_nothing_found_and_nothing_to_find() -> None:
     nothing = candidates([], [], [])
     scores = evaluate(fixed(nothing), [planted(1)], 2 * D, threshold=0.5)
     at = scores.at[0.2]
@@ -112,7 +114,7 @@ def test_nothing_found_and_nothing_to_find():
         score([], 40.0, threshold=0.5)
 
 
-def test_scores_survive_json():
+def test_scores_survive_json() -> None:
     one, two = planted(1), planted(2)
     answers = [candidates(f.x + 1, f.y, np.linspace(0.1, 0.9, 24)) for f in (one, two)]
     scores = evaluate(fixed(*answers), [one, two], 2 * D, threshold=0.5)
@@ -123,8 +125,8 @@ def test_scores_survive_json():
     np.testing.assert_allclose(again.curves[0.2].recall, scores.curves[0.2].recall, atol=1e-5)
 
 
-def test_the_bootstrap_draws_micrographs_not_picks():
-    def part(hits, n=20):
+def test_the_bootstrap_draws_micrographs_not_picks() -> Any:
+    def part(hits: Any, n: Any = 20) -> Any:
         return Ranked(np.linspace(0, 1, n), np.arange(n) < hits, n, np.zeros(hits))
 
     alike = bootstrap([part(10) for _ in range(8)])
@@ -137,7 +139,7 @@ def test_the_bootstrap_draws_micrographs_not_picks():
 
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
-def test_pickers_without_a_network_find_plain_discs(sign):
+def test_pickers_without_a_network_find_plain_discs(sign: Any) -> None:
     training, test = [planted(1, sign=sign), planted(2, sign=sign)], [planted(3, sign=sign)]
     gaussians, template = fit_gaussians(training, 2 * D), fit_template(training, 2 * D)
     assert gaussians.sign == sign
@@ -147,7 +149,7 @@ def test_pickers_without_a_network_find_plain_discs(sign):
         assert scores.at[0.2].error_rms_px < 2
 
 
-def test_template_scores_are_correlations_and_picks_are_apart():
+def test_template_scores_are_correlations_and_picks_are_apart() -> None:
     field = planted(1)
     found = fit_template([field], 2 * D)(field.image, field.pixel_a)
     assert found.score.max() <= 1
@@ -157,20 +159,20 @@ def test_template_scores_are_correlations_and_picks_are_apart():
     assert distance.min() >= 0.7 * D - 2
 
 
-def test_a_template_needs_particles():
+def test_a_template_needs_particles() -> None:
     empty = Field("empty", planted(1).image, 2.0, *np.zeros((2, 0), np.float32))
     with pytest.raises(ValueError, match="no particles"):
         fit_template([empty], 40.0)
 
 
-def test_gaussians_see_the_same_at_any_pixel_size():
+def test_gaussians_see_the_same_at_any_pixel_size() -> None:
     small = planted(1, noise=0.2)
     large = Field("large", np.kron(small.image, np.ones((2, 2), np.float32)), 1.0, 2 * small.x + 0.5, 2 * small.y + 0.5)
     for field in (small, large):
         assert evaluate(Gaussians(2 * D), [field], 2 * D, threshold=0).at[0.2].average_precision.value > 0.99
 
 
-def test_pictures_show_what_is_right_wrong_and_missed(tmp_path):
+def test_pictures_show_what_is_right_wrong_and_missed(tmp_path: Any) -> None:
     field = planted(1)
     found = find(fixed(candidates([*field.x[:20], 300], [*field.y[:20], 10], [0.9] * 21)), [field])[0]
     told = draw_picks(tmp_path / "picks.png", field.image, found, 0.5, 2 * D)
@@ -187,7 +189,7 @@ def test_pictures_show_what_is_right_wrong_and_missed(tmp_path):
     assert stretched(unlabelled.image).max() == 0
 
 
-def test_curves_are_drawn(tmp_path):
+def test_curves_are_drawn(tmp_path: Any) -> None:
     field = planted(1)
     scores = evaluate(fixed(candidates(field.x, field.y, np.linspace(0, 1, 24))), [field], 2 * D, threshold=0.5)
     draw_curves(tmp_path / "curve.png", {"one": scores, "two": scores}, "title")
@@ -196,7 +198,7 @@ def test_curves_are_drawn(tmp_path):
         assert np.asarray(Image.open(tmp_path / f"{name}.png")).std() > 5
 
 
-def test_folds_keep_fields_together_and_are_even():
+def test_folds_keep_fields_together_and_are_even() -> None:
     names = [f"f{i}" for i in range(10)] * 2
     fold = folds_of(names, 5, seed=3)
     assert sorted(np.bincount(list(fold.values())).tolist()) == [2] * 5
@@ -212,18 +214,18 @@ TINY = Conditions(snr=0.5, shape=(300, 340), pixel_a=11.0, particles=(14, 18), s
 QUICK = {"epochs": 1, "steps": 2, "batch": 4, "mining": 0, "box": 34}
 
 
-def study(path, **changes):
+def study(path: Any, **changes: Any) -> Any:
     told = []
     made = Study(path, 260.0, lambda what, done, of: told.append(what), changes=QUICK, **changes)
     return made, told
 
 
 @pytest.fixture(scope="module")
-def volume():
+def volume() -> Any:
     return load_map("ribosome")
 
 
-def test_rows_by_ratio_are_kept_and_not_computed_again(tmp_path, volume):
+def test_rows_by_ratio_are_kept_and_not_computed_again(tmp_path: Any, volume: Any) -> None:
     first, told = study(tmp_path, pictures=tmp_path / "pictures")
     rows = by_snr(first, TINY, [0.5], volume, micrographs=2, train_on=2)
     assert [row["picker"] for row in rows] == [
@@ -255,7 +257,7 @@ def test_rows_by_ratio_are_kept_and_not_computed_again(tmp_path, volume):
     assert told != []
 
 
-def test_a_training_size_limits_the_particles(tmp_path, volume):
+def test_a_training_size_limits_the_particles(tmp_path: Any, volume: Any) -> None:
     made, _ = study(tmp_path)
     rows = by_size(made, TINY, [12, 24], volume, micrographs=1, train_on=4)
     assert [row["size"] for row in rows] == [12, 24]
@@ -264,7 +266,7 @@ def test_a_training_size_limits_the_particles(tmp_path, volume):
     assert 10 <= seen[0] <= 12 < seen[1] <= 24
 
 
-def test_no_fold_is_tested_by_a_network_that_saw_its_field(tmp_path, volume):
+def test_no_fold_is_tested_by_a_network_that_saw_its_field(tmp_path: Any, volume: Any) -> None:
     series = Series(0, 4, TINY, volume)
     given = [as_labelled(make()) for make in series.fields()]
     twins = [Labelled(f"{m.name}-twin", m.load, m.pixel_a, m.x, m.y, m.wrong_x, m.wrong_y) for m in given]
@@ -286,14 +288,14 @@ def test_no_fold_is_tested_by_a_network_that_saw_its_field(tmp_path, volume):
         assert any(name.endswith("-twin") for name in seen)
 
 
-def test_particles_in_clumps_are_not_asked_for(volume):
+def test_particles_in_clumps_are_not_asked_for(volume: Any) -> None:
     made = simulate(0, 0, Conditions(shape=(420, 500), pixel_a=10.0, aggregates=(1, 1), ice=(1, 1)), volume)
     field = Field.simulated(made)
     assert len(field.ignore_x) == made.other_kind.count("aggregate")
     assert len(field.ignore_x) < len(made.other_x)
 
 
-def run(*args):
+def run(*args: Any) -> Any:
     return CliRunner().invoke(app, ["evaluate", "particles", *map(str, args)])
 
 
@@ -316,7 +318,7 @@ def run(*args):
         (("missing.mrc", "--folds", "2", "--diameter", "100", "--field-name", "("), "--field-name"),
     ],
 )
-def test_mistakes_are_told_in_a_line(args, says):
+def test_mistakes_are_told_in_a_line(args: Any, says: Any) -> None:
     found = run(*args)
     assert found.exit_code == 2
     assert says in found.stderr
@@ -325,7 +327,7 @@ def test_mistakes_are_told_in_a_line(args, says):
 
 
 @pytest.fixture
-def written(tmp_path):
+def written(tmp_path: Any) -> Any:
     """Four micrographs as files, and one table of their particles."""
     import mrcfile
 
@@ -342,7 +344,7 @@ def written(tmp_path):
     return folder
 
 
-def test_the_command_cross_validates_files(written, tmp_path):
+def test_the_command_cross_validates_files(written: Any, tmp_path: Any) -> None:
     quick = [f"--set={name}={value}" for name, value in {**QUICK, "validation": 0.4}.items()]
     found = run(
         written, "--folds", 2, "--diameter", 2 * D, "--json", tmp_path / "s.json", "--pictures", tmp_path / "p", *quick
@@ -355,7 +357,7 @@ def test_the_command_cross_validates_files(written, tmp_path):
     assert (tmp_path / "p" / "curve-2-folds.png").exists()
 
 
-def test_files_without_coordinates_or_pixel_size_are_named(written, tmp_path):
+def test_files_without_coordinates_or_pixel_size_are_named(written: Any, tmp_path: Any) -> None:
     (written / "all.csv").unlink()
     found = run(written, "--folds", 2, "--diameter", 40)
     assert found.exit_code == 2
@@ -370,7 +372,7 @@ def test_files_without_coordinates_or_pixel_size_are_named(written, tmp_path):
 
 
 @pytest.mark.data
-def test_a_radial_template_on_real_apoferritin():
+def test_a_radial_template_on_real_apoferritin() -> None:
     folder = DATA / "micrographs" / "apoferritin"
     if not folder.exists():
         pytest.skip("shared data set not here (BEAMSIEVE_DATA)")
