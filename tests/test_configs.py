@@ -106,9 +106,8 @@ def test_it_names_its_schema_and_says_what_it_is_for(path: Path) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_json_schema_accepts_it(path: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
-    jsonschema.validate(
-        yaml.safe_load(path.read_text(encoding="utf-8")), run.settings_of(path.stem.partition("-")[0]).model_json_schema()
-    )
+    schema = run.settings_of(path.stem.partition("-")[0]).model_json_schema()
+    jsonschema.validate(yaml.safe_load(path.read_text(encoding="utf-8")), schema)
 
 
 def test_shipped_configurations_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
