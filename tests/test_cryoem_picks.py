@@ -302,3 +302,20 @@ def test_a_full_disk_costs_no_attempt_and_picking_goes_on_when_there_is_room(
     assert set(tally.failures) <= {"disk_full"}
     with sqlite3.connect(tmp_path / "out" / "journal.sqlite") as db:
         assert db.execute("select state, attempts from files").fetchall() in ([("done", 0)], [("done", 1)])
+
+
+def test_the_demo_finds_the_particles_it_wrote(tmp_path: Path) -> None:
+    out = tmp_path / "demo.json"
+    command = [sys.executable, "-m", "beamsieve.stream", "demo", "--only", "cryoem_picks", "--seconds", "3"]
+    command += ["--every", "1", "--out", str(tmp_path), "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=58)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())["cryoem_picks"]
+    assert found["read"] == found["accepted"] + found["rejected"] + found["failed"] + found["dropped"]
+    assert found["failures"] == {"truncated": 1}, "one is cut short"
+    assert len(found["truncated"]) == len(found["changed"]) == 1
+    assert found["accepted"] == found["written"] - 1 + 1, "all but that one, and one twice, because it changed"
+    assert found["recall"] > 0.9
+    assert found["precision"] > 0.85
+    assert "true particles found" in done.stdout
+    assert list(Path(found["directory"], "pictures").rglob("*.png"))

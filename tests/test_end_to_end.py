@@ -180,6 +180,8 @@ def test_the_demo_runs_and_its_numbers_add_up(tmp_path: Path) -> None:
             "-m",
             "beamsieve.stream",
             "demo",
+            "--only",
+            "xfel_hits",
             "--seconds",
             "3",
             "--out",
