@@ -18,7 +18,7 @@ SETTINGS = "settings.json"
 class ParticleSettings(Settings):
     """Particles that are cut out of the micrographs."""
 
-    keep: bool = Field(False, description="cut particles out of the micrographs and keep them in HDF5")
+    keep: bool = Field(True, description="cut particles out of the micrographs and keep them in HDF5")
     size_px: int = Field(
         128, ge=8, le=1024, multiple_of=2, description="edge of their images; a larger box is binned to it"
     )
