@@ -162,6 +162,12 @@ def test_without_a_pixel_size_a_file_fails_with_the_remedy(tmp_path: Path, field
     )
 
 
+def test_pixels_coarser_than_the_network_s_are_warned_of(tmp_path: Path, fields: list[Simulated]) -> None:
+    write(tmp_path / "in" / "m0.mrc", fields[0])
+    assert run(tmp_path, model={"diameter_a": 140.0}).yields.warnings()["coarse_pixels", "warn"] == 1
+    assert not run(tmp_path / "b", source={"directory": str(tmp_path / "in")}).yields.warnings()
+
+
 def start(folder: Path, config: Path) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,

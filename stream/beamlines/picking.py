@@ -32,6 +32,8 @@ from ..sinks.picks.threshold import Followed, picked_again
 log = logging.getLogger(__name__)
 
 USUAL = PickOptions()
+# Pixels this much coarser than the network's are blown up, and blown-up noise looks like particles to it.
+COARSE = 0.95
 
 
 class PickerSettings(Settings):
@@ -199,6 +201,8 @@ class PickWork:
 
     def _micrograph(self, frame: Frame, ready: Ready, candidates: Candidates) -> PickedMicrograph:
         warnings, skipped = judge(ready.quality, self._quality)
+        if ready.prepared.factor < COARSE:
+            warnings = (*warnings, "coarse_pixels")
         info, ny_nx = frame.info, frame.data.shape
         path = Path(str(info.get("path", frame.key)))
         found = PickedMicrograph(
