@@ -91,12 +91,22 @@ def test_the_diameter_is_in_angstrom_and_the_radius_follows_the_pixel_size() -> 
 def test_picks_on_carbon_are_counted_where_they_lie() -> None:
     one = planted(1)
     carbon = np.zeros((NY, NX), bool)
-    carbon[:, 200:] = True
+    carbon[:120, 200:] = True
     field = Field(one.name, one.image, one.pixel_a, one.x, one.y, carbon)
-    found = candidates([10, 210, 250, 329.4], [200, 10, 239.4, 5], [0.9, 0.9, 0.2, 0.9])
+    found = candidates([10, 210, 250, 329.4, 230], [20, 10, 239.4, 5, 150], [0.9, 0.9, 0.2, 0.9, 0.9])
     scores = evaluate(fixed(found), [field], 2 * D, threshold=0.5)
-    assert scores.on_carbon == pytest.approx(2 / 3)
-    assert scores.carbon_share == pytest.approx(130 / 330)
+    assert scores.on_carbon == pytest.approx(2 / 4)
+    assert scores.carbon_share == pytest.approx(130 / 330 / 2)
+
+
+def test_picks_within_half_a_diameter_of_what_nobody_is_asked_about_do_not_count():
+    one = planted(1)
+    field = Field(one.name, one.image, one.pixel_a, one.x, one.y, None, np.float32([65]), np.float32([60]))
+    # D is 20 pixels: 9 away does not count, 11 away does.
+    found = candidates([*one.x, 74, 65], [*one.y, 60, 71], [0.9] * 26)
+    scores = evaluate(fixed(found), [field], 2 * D, threshold=0.5)
+    assert scores.picks == (25,)
+    assert scores.at[0.2].precision.value == pytest.approx(24 / 25)
 
 
 def test_nothing_found_and_nothing_to_find() -> None:
@@ -130,9 +140,9 @@ def test_the_bootstrap_draws_micrographs_not_picks() -> Any:
         return Ranked(np.linspace(0, 1, n), np.arange(n) < hits, n, np.zeros(hits))
 
     alike = bootstrap([part(10) for _ in range(8)])
-    assert alike.low == pytest.approx(alike.high)
+    assert (alike.low, alike.high) == pytest.approx((alike.value, alike.value))
     mixed = bootstrap([part(20)] * 4 + [part(0)] * 4)
-    assert mixed.low < mixed.value - 0.1
+    assert 0.01 < mixed.low < mixed.value - 0.1
     assert mixed.high > mixed.value + 0.1
     assert np.isnan(bootstrap([part(10)]).low)
     assert str(Estimate(0.5, float("nan"), float("nan"))) == "0.500"
