@@ -99,9 +99,10 @@ def test_picks_on_carbon_are_counted_where_they_lie() -> None:
     assert scores.carbon_share == pytest.approx(130 / 330 / 2)
 
 
-def test_picks_within_half_a_diameter_of_what_nobody_is_asked_about_do_not_count():
+def test_picks_within_half_a_diameter_of_what_nobody_is_asked_about_do_not_count() -> None:
     one = planted(1)
-    field = Field(one.name, one.image, one.pixel_a, one.x, one.y, None, np.float32([65]), np.float32([60]))
+    ignored: tuple[Any, Any] = (np.array([65], np.float32), np.array([60], np.float32))
+    field = Field(one.name, one.image, one.pixel_a, one.x, one.y, None, *ignored)
     # D is 20 pixels: 9 away does not count, 11 away does.
     found = candidates([*one.x, 74, 65], [*one.y, 60, 71], [0.9] * 26)
     scores = evaluate(fixed(found), [field], 2 * D, threshold=0.5)
