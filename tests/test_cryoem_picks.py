@@ -312,10 +312,11 @@ def test_a_full_disk_costs_no_attempt_and_picking_goes_on_when_there_is_room(
 
 def test_the_demo_finds_the_particles_it_wrote(tmp_path: Path) -> None:
     out = tmp_path / "demo.json"
-    command = [sys.executable, "-m", "beamsieve.stream", "demo", "--only", "cryoem_picks", "--seconds", "3"]
-    command += ["--every", "1", "--out", str(tmp_path), "--json", str(out)]
+    command = [sys.executable, "-m", "beamsieve.stream", "demo", "--only", "cryoem_picks", "--seconds", "4.4"]
+    command += ["--every", "0.8", "--out", str(tmp_path), "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=58)
     assert done.returncode == 0, done.stderr
+    assert "ended early" not in done.stderr, "six micrographs need less than the 4.4 s"
     found = json.loads(out.read_text())["cryoem_picks"]
     assert found["read"] == found["accepted"] + found["rejected"] + found["failed"] + found["dropped"]
     assert found["failures"] == {"truncated": 1}, "one is cut short"

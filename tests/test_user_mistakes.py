@@ -23,7 +23,8 @@ from beamsieve.models.hits.training_data import choose_device
 from beamsieve.stream.__main__ import app
 from beamsieve.stream.beamlines import xfel_hits
 from beamsieve.stream.commands import demo_hits, run
-from beamsieve.stream.commands.demo_processes import Ended, too_early
+from beamsieve.stream.commands.demo import complaint
+from beamsieve.stream.commands.demo_processes import Ended, Side, too_early
 from beamsieve.stream.commands.evaluate import check_real
 from beamsieve.stream.emulators.dectris import DectrisEmulator
 from beamsieve.stream.emulators.servers import Server
@@ -324,3 +325,15 @@ def test_the_demo_says_what_it_could_not_measure_and_who_ended_early() -> None:
     killed = too_early(Ended(0, -9, "source"), 0, 10)
     assert killed == "the detector ended early, before 10 s were over: exit code -9, killed by SIGKILL"
     assert too_early(Ended(2, 0, "daemon"), 0, 10) == "the daemon ended early: exit code 2"
+
+
+def test_a_microscope_that_wrote_all_it_should_did_not_end_early(tmp_path: Path) -> None:
+    for name in ("shots.json", "micrographs.json"):
+        (tmp_path / name).write_text('{"seconds": 50}')
+    over = Ended(0, 0, "source")
+    microscope = Side("cryoem_picks", "microscope", [], [])
+    assert complaint(microscope, over, tmp_path, 60) is None
+    assert "ended early" in str(complaint(Side("xfel_hits", "detector", [], []), over, tmp_path, 60))
+    assert "exit code 1" in str(
+        complaint(Side("cryoem_picks", "microscope", [], []), Ended(0, 1, "source"), tmp_path, 60)
+    )
