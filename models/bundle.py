@@ -28,6 +28,7 @@ __all__ = [
     "BundleError",
     "Card",
     "available",
+    "bundle_at",
     "load_bundle",
     "quiet_torchscript",
     "save_bundle",
@@ -184,9 +185,18 @@ def _load_script(data: bytes, path: Path) -> torch.jit.ScriptModule:
     return module.eval()
 
 
+def bundle_at(name_or_path: str, base: Path) -> str | Path:
+    """A bundle's name as it is; a path (see ``load_bundle``) from ``base``, where it is relative."""
+    return base / name_or_path if _is_path(name_or_path) else name_or_path
+
+
+def _is_path(text: str) -> bool:
+    return os.sep in text or text.endswith((".pt", ".json"))
+
+
 def _find(name_or_path: str | Path, directory: Path | None) -> Path:
     text = str(name_or_path)
-    if isinstance(name_or_path, Path) or os.sep in text or text.endswith((".pt", ".json")):
+    if isinstance(name_or_path, Path) or _is_path(text):
         base = text.removesuffix(".pt").removesuffix(".json")
         path = Path(f"{base}.pt")
         if not path.exists() and not _card_path(path).exists():

@@ -14,20 +14,21 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
-from ...models.bundle import Bundle, BundleError, load_bundle
+from ...models.bundle import Bundle, BundleError, bundle_at, load_bundle
 from ..decode.micrographs import DecodeMicrographs, MicrographSettings
 from ..decode.quality import QualitySettings
 from ..errors import plain
 from ..flow.channel import WhenFull
-from ..flow.frame import BadData, Failure, Result, RunEnd, RunStart
+from ..flow.frame import BadData, Failure, Result
 from ..flow.infer import Infer
 from ..flow.life import ServiceSettings
 from ..flow.metrics import MICROGRAPH_LATENCY_S, Metrics
 from ..flow.pipeline import Pipeline
+from ..flow.ports import Listener, Sink, Source
 from ..flow.settings import ConfigError, Settings, Where
 from ..flow.stages import Each
 from ..flow.yields import Yields
@@ -115,66 +116,103 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
 
     Opens no socket and writes no file. ``config`` is the text of the configuration, kept beside the picks.
     """
-    mistakes: list[str] = []
     base = where.base
-    decode = attempt(mistakes, where, "decode", lambda: DecodeMicrographs(settings.decode, base=base))
-    bundle = attempt(mistakes, where, "model", lambda: load_picker(settings.model, base))
     source_settings = settings.source.at(base)
-    mistakes += [where("source", *place) + why for place, why in source_settings.mistakes()]
+    mistakes = [where("source", *place) + why for place, why in source_settings.mistakes()]
     if os.path.abspath(base / settings.files.directory) == os.path.abspath(source_settings.directory):
         # Stacks of particles would be taken for micrographs.
         mistakes.append(where("files", "directory") + "is the watched folder; name another, or one below it")
-    yields = Yields()
-    metrics = Metrics("cryoem_picks", yields=yields, latency_s=MICROGRAPH_LATENCY_S)
-    work: PickWork | None = None
-    if bundle is not None:
-        found = bundle
-        work = attempt(
-            mistakes,
-            where,
-            "model",
-            lambda: PickWork(
-                settings.model, found, settings.quality, settings.files, metrics, base / settings.files.directory
-            ),
-        )
-    if mistakes or decode is None or bundle is None or work is None:
-        raise ConfigError(mistakes)
-    picks = PickSink(settings.files, metrics, config=config, base=base)
+    picking = Picking.of(settings, where, mistakes, config)
+    picks = picking.sink
     journal = source_settings.journal or picks.directory / JOURNAL
     source = FolderSource(
-        source_settings, metrics, journal=journal, outputs=[picks.directory], may_take=picks.may_write
+        source_settings, picking.metrics, journal=journal, outputs=[picks.directory], may_take=picks.may_write
     )
-    metrics.on_failure = tell(source)
-    picker = work
-
-    def warm_up() -> None:
-        picks.open()
-        picker.warm_up()
-
-    pipeline = Pipeline(
-        source,
-        [
-            Each("decode", decode, workers=settings.flow.workers, burst=1),
-            Infer("pick", picker, size=1, wait_s=0.0),
-        ],
-        [picks, Remember(source)],
-        metrics,
-        queue=settings.flow.queue,
-        queue_bytes=settings.flow.queue_mb * 10**6,
-        when_full=WhenFull.WAIT,
-        warm_up=warm_up,
-    )
-    return Daemon(pipeline, source, picks, yields, bundle.card.name, picker, journal)
+    picking.metrics.on_failure = tell(source)
+    pipeline = picking.pipeline(source, Remember(source))
+    return Daemon(pipeline, source, picks, picking.yields, picking.model, picking.work, journal)
 
 
-class Remember:
+class Blocks(Protocol):
+    """The blocks of settings that picking needs, whoever reads the files."""
+
+    @property
+    def decode(self) -> MicrographSettings:
+        """From files to images."""
+
+    @property
+    def quality(self) -> QualitySettings:
+        """Ranges of quality numbers."""
+
+    @property
+    def model(self) -> PickerSettings:
+        """The network."""
+
+    @property
+    def files(self) -> PickSettings:
+        """Where picks go."""
+
+    @property
+    def flow(self) -> FlowSettings:
+        """Queues and threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picking:
+    """All between a source of files and the picks: what ``cryoem_picks`` and ``beamsieve pick`` share."""
+
+    decode: DecodeMicrographs
+    work: PickWork
+    sink: PickSink
+    metrics: Metrics
+    yields: Yields
+    flow: FlowSettings
+    model: str
+
+    @classmethod
+    def of(cls, settings: Blocks, where: Where, mistakes: list[str], config: str = "") -> Picking:
+        """The parts; raises ``ConfigError`` with ``mistakes`` and all that does not exist or fit."""
+        base, yields = where.base, Yields()
+        metrics = Metrics("cryoem_picks", yields=yields, latency_s=MICROGRAPH_LATENCY_S)
+        sink = PickSink(settings.files, metrics, config=config, base=base)
+
+        def picker(found: Bundle) -> PickWork:
+            return PickWork(settings.model, found, settings.quality, settings.files, metrics, sink.directory)
+
+        decode = attempt(mistakes, where, "decode", lambda: DecodeMicrographs(settings.decode, base=base))
+        bundle = attempt(mistakes, where, "model", lambda: load_picker(settings.model, base))
+        work = None if bundle is None else attempt(mistakes, where, "model", lambda: picker(bundle))
+        if mistakes or decode is None or bundle is None or work is None:
+            raise ConfigError(mistakes)
+        return cls(decode, work, sink, metrics, yields, settings.flow, bundle.card.name)
+
+    def pipeline(self, source: Source, listener: Sink) -> Pipeline:
+        """From ``source`` to the picks, which ``listener`` hears of after they are written."""
+
+        def warm_up() -> None:
+            self.sink.open()
+            self.work.warm_up()
+
+        return Pipeline(
+            source,
+            [
+                Each("decode", self.decode, workers=self.flow.workers, burst=1),
+                Infer("pick", self.work, size=1, wait_s=0.0),
+            ],
+            [self.sink, listener],
+            self.metrics,
+            queue=self.flow.queue,
+            queue_bytes=self.flow.queue_mb * 10**6,
+            when_full=WhenFull.WAIT,
+            warm_up=warm_up,
+        )
+
+
+class Remember(Listener):
     """A sink that tells the journal what each micrograph gave, for ``beamsieve status``."""
 
     def __init__(self, source: FolderSource) -> None:
         self._source = source
-
-    def start(self, mark: RunStart) -> None:
-        """Nothing to begin."""
 
     def write(self, results: Sequence[Result]) -> Sequence[Failure]:
         """Note picks, candidates and seconds."""
@@ -187,19 +225,6 @@ class Remember:
                 result.frame.key, {**numbers, "seconds": round(sum(result.found["seconds"].values()), 2)}
             )
         return ()
-
-    def end(self, mark: RunEnd) -> None:
-        """Nothing to close."""
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def lost(self) -> Sequence[Failure]:
-        """Nothing is lost."""
-        return ()
-
-    def close(self) -> None:
-        """The daemon closes the journal."""
 
 
 def tell(source: FolderSource) -> Callable[[Failure], None]:
@@ -234,8 +259,6 @@ def attempt(mistakes: list[str], where: Where, block: str, make: Callable[[], T]
 
 def load_picker(settings: PickerSettings, base: Path) -> Bundle:
     """The bundle that the settings name. Raises ``BundleError``."""
-    path = Path(settings.bundle)
-    is_name = path.parent == Path() and path.suffix not in {".pt", ".json"}
-    bundle = load_bundle(settings.bundle if is_name else base / path)
+    bundle = load_bundle(bundle_at(settings.bundle, base))
     bundle.expect(task="particles", classes=1)
     return bundle

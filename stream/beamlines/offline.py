@@ -12,22 +12,16 @@ from typing import Any
 
 from pydantic import Field
 
-from ..decode.micrographs import DecodeMicrographs, MicrographSettings
+from ..decode.micrographs import MicrographSettings
 from ..decode.quality import QualitySettings
-from ..flow.channel import WhenFull
-from ..flow.frame import Failure, Result, RunEnd, RunStart
-from ..flow.infer import Infer
-from ..flow.metrics import MICROGRAPH_LATENCY_S, Metrics
-from ..flow.pipeline import Pipeline
-from ..flow.settings import ConfigError, Settings, Where
-from ..flow.stages import Each
-from ..flow.yields import Yields
+from ..flow.frame import Failure, Result
+from ..flow.ports import Listener
+from ..flow.settings import Settings, Where
 from ..sinks.picks.micrograph import PickedMicrograph
 from ..sinks.picks.settings import PickSettings
-from ..sinks.picks.sink import PickSink
 from ..sources.files import FileList
-from .cryoem_picks import FlowSettings, attempt, load_picker
-from .picking import PickerSettings, PickWork, as_picks
+from .cryoem_picks import FlowSettings, Picking
+from .picking import PickerSettings, as_picks
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +47,11 @@ class Done:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-class Collect:
+class Collect(Listener):
     """A sink that notes what each micrograph gave, and tells of progress."""
 
     def __init__(self, done: Done, told: Callable[[str], None]) -> None:
         self._done, self._told = done, told
-
-    def start(self, mark: RunStart) -> None:
-        """Nothing to begin."""
 
     def write(self, results: Sequence[Result]) -> Sequence[Failure]:
         """Note the numbers."""
@@ -69,19 +60,6 @@ class Collect:
             self._done.table.append(row_of(found, result.found["seconds"]))
             self._told(found.name)
         return ()
-
-    def end(self, mark: RunEnd) -> None:
-        """Nothing to close."""
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def lost(self) -> Sequence[Failure]:
-        """Nothing is lost."""
-        return ()
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def row_of(found: PickedMicrograph, seconds: dict[str, float]) -> dict[str, Any]:
@@ -107,9 +85,7 @@ def pick_files(settings: PickFiles, files: Sequence[Path], where: Where, progres
 
     A file that cannot be used is in ``failures`` with its reason, and loses nothing else.
     """
-    done, yields = Done(), Yields()
-    metrics = Metrics("cryoem_picks", yields=yields, latency_s=MICROGRAPH_LATENCY_S)
-    decode, work, model = parts(settings, where, metrics)
+    done, picking = Done(), Picking.of(settings, where, [])
     counted = threading.Lock()
     seen = 0
 
@@ -124,26 +100,10 @@ def pick_files(settings: PickFiles, files: Sequence[Path], where: Where, progres
         done.failures.append({"reason": failure.reason, "detail": failure.detail})
         told(failure.reason)
 
-    def warm_up() -> None:
-        sink.open()
-        work.warm_up()
-
-    metrics.on_failure = failed
-    sink = PickSink(settings.files, metrics, base=where.base)
+    picking.metrics.on_failure = failed
     base = Path(os.path.commonpath([path.resolve().parent for path in files]))
-    pipeline = Pipeline(
-        FileList([path.resolve() for path in files], base=base),
-        [
-            Each("decode", decode, workers=settings.flow.workers, burst=1),
-            Infer("pick", work, size=1, wait_s=0.0),
-        ],
-        [sink, Collect(done, told)],
-        metrics,
-        queue=settings.flow.queue,
-        queue_bytes=settings.flow.queue_mb * 10**6,
-        when_full=WhenFull.WAIT,
-        warm_up=warm_up,
-    )
+    source = FileList([path.resolve() for path in files], base=base)
+    pipeline = picking.pipeline(source, Collect(done, told))
     try:
         pipeline.run()
     except KeyboardInterrupt:
@@ -154,30 +114,9 @@ def pick_files(settings: PickFiles, files: Sequence[Path], where: Where, progres
         "micrographs": done.table,
         "failures": done.failures,
         "particles": sum(row["picks"] for row in done.table),
-        "model": model,
-        "threshold": work.in_force,
-        "seconds_per_micrograph": dict(yields.seconds()),
-        "directory": str(sink.directory),
+        "model": picking.model,
+        "threshold": picking.work.in_force,
+        "seconds_per_micrograph": dict(picking.yields.seconds()),
+        "directory": str(picking.sink.directory),
     }
     return done
-
-
-def parts(settings: PickFiles, where: Where, metrics: Metrics) -> tuple[DecodeMicrographs, PickWork, str]:
-    """Decoder, picker and the model's name. Raises ``ConfigError`` with all that does not exist or fit."""
-    mistakes: list[str] = []
-    decode = attempt(mistakes, where, "decode", lambda: DecodeMicrographs(settings.decode, base=where.base))
-    bundle = attempt(mistakes, where, "model", lambda: load_picker(settings.model, where.base))
-    work = None
-    if bundle is not None:
-        found = bundle
-        work = attempt(
-            mistakes,
-            where,
-            "model",
-            lambda: PickWork(
-                settings.model, found, settings.quality, settings.files, metrics, where.base / settings.files.directory
-            ),
-        )
-    if mistakes or decode is None or bundle is None or work is None:
-        raise ConfigError(mistakes)
-    return decode, work, bundle.card.name

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ...models.bundle import Bundle, BundleError, load_bundle
+from ...models.bundle import Bundle, BundleError, bundle_at, load_bundle
 from ...models.hits.infer import CLASSES
 from ..decode.calibrate import CalibrateSettings, ConstantsError
 from ..decode.frames import Decode, DetectorSettings
@@ -156,9 +156,7 @@ def attempt(mistakes: list[str], where: Where, make: Any) -> Any:
 
 
 def _bundle(settings: ModelSettings, base: Path) -> Bundle:
-    path = Path(settings.bundle)
-    is_name = path.parent == Path() and path.suffix not in {".pt", ".json"}
-    bundle = load_bundle(settings.bundle if is_name else base / path)
+    bundle = load_bundle(bundle_at(settings.bundle, base))
     bundle.expect(task="hits", classes=CLASSES)
     return bundle
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import plain
-from ..flow.frame import BadData
 from ..flow.settings import ConfigError
+from .mistakes import user_mistakes
 from .run import config_errors, write_json
 from .scores_table import draw, show
 from .train import bars
@@ -97,7 +94,7 @@ def particles(
     those within half a diameter of the edge. Intervals are 95 %, by bootstrap over micrographs.
     Exit code 1: a file cannot be read or written. 2: a wrong option, model or map.
     """
-    with _mistakes(), config_errors():
+    with user_mistakes(), config_errors():
         asked = Asked(
             micrographs=tuple(micrographs or ()),
             bundles=tuple(bundle or ()),
@@ -125,25 +122,10 @@ def particles(
     for title, rows in tables.items():
         show(title, rows)
     if pictures:
-        with _mistakes():
+        with user_mistakes():
             draw(tables, pictures)
     if json_file:
         write_json(json_file, tables)
-
-
-@contextmanager
-def _mistakes() -> Iterator[None]:
-    """One line and exit code 2 for what the user can mend in the options, 1 for files."""
-    from ...models.bundle import BundleError
-
-    try:
-        yield
-    except (BundleError, ValueError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
-    except (BadData, OSError) as error:
-        typer.echo(plain(error), err=True)
-        raise typer.Exit(1) from None
 
 
 def _numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:

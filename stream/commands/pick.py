@@ -50,11 +50,19 @@ def pick(
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     start_logging(False)
+    from ...models.bundle import bundle_at
+
     with config_errors():
         files = find(micrographs)
+        network = str(bundle_at(bundle, Path.cwd()))
         options = {
             "decode": {"pixel_a": pixel_size, "gain": str(gain.resolve()) if gain else None},
-            "model": {"bundle": located(bundle), "threshold": threshold, "diameter_a": diameter, "device": device},
+            "model": {
+                "bundle": network,
+                "threshold": threshold,
+                "diameter_a": diameter,
+                "device": device,
+            },
             "files": {
                 "directory": str(out.resolve()),
                 "formats": tuple(dict.fromkeys(["csv", *(format_ or ())])),
@@ -126,12 +134,6 @@ def read_options(options: dict[str, Any], changes: list[str]) -> tuple[PickFiles
         return check_data(data, PickFiles, "pick", lines), where
     except ConfigError as error:
         raise ConfigError([where.blame(mistake) for mistake in error.mistakes]) from None
-
-
-def located(bundle: str) -> str:
-    """A bundle's name as it is; a path from the root, because relative ones start elsewhere."""
-    path = Path(bundle)
-    return bundle if path.parent == Path() and path.suffix not in {".pt", ".json"} else str(path.resolve())
 
 
 def find(micrographs: Sequence[Path]) -> list[Path]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..flow.metrics import Metrics
-from ..flow.pipeline import Pipeline
 from ..flow.rates import Rate
-from ..terminal import LiveLine, YieldLine, percent
+from ..terminal import Line, LiveLine, YieldLine, percent
 
 if TYPE_CHECKING:
     from ..beamlines.cryoem_picks import Daemon as PicksDaemon
@@ -26,13 +24,6 @@ class Report(Protocol):
 
     def describe(self, found: dict[str, Any]) -> str:
         """A summary in a few lines for a person."""
-
-
-class Line(Protocol):
-    """A line that says how the daemon is (the ``show`` of ``serve``)."""
-
-    def __call__(self, pipeline: Pipeline, problems: Sequence[str]) -> None:
-        """Show the state now."""
 
 
 def ledger(metrics: Metrics) -> dict[str, Any]:

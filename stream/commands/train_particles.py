@@ -6,16 +6,13 @@ import difflib
 import re
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import plain
-from ..flow.frame import BadData
 from ..flow.settings import ConfigError
+from .mistakes import user_mistakes
 from .run import config_errors
 
 if TYPE_CHECKING:
@@ -83,7 +80,7 @@ def particles(
     from ...models.progress import Lines
     from .train import bars
 
-    with _mistakes(), config_errors():
+    with user_mistakes(), config_errors():
         asked = _Asked(given)
         with bars() as shown:
             made = asked.train(shown or Lines())
@@ -169,21 +166,6 @@ class _Asked:
         said = {n: value for n, value in said.items() if value is not None}
         said |= changes(g["set_"] or [])
         return make_options(g["out"], diameter or self._diameter_a(), recipe, **{**kept, **said})
-
-
-@contextmanager
-def _mistakes() -> Iterator[None]:
-    """One line and exit code 2 for what the user can mend in the options, 1 for files."""
-    from ...models.bundle import BundleError
-
-    try:
-        yield
-    except (BundleError, ValueError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
-    except (BadData, OSError) as error:
-        typer.echo(plain(error), err=True)
-        raise typer.Exit(1) from None
 
 
 def _words(text: str) -> tuple[str, ...]:

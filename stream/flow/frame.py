@@ -66,6 +66,10 @@ class Encoded:
         return n
 
 
+STILL_A_FILE = Encoded(b"", (), np.dtype("u1"), "file")
+"""The image of a ``Raw`` that names a file, which is read only when it is decoded."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunStart:
     """A run begins: what the sender said of the detector and the beam (SI units, names of the CXI file)."""

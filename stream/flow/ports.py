@@ -81,3 +81,27 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """The last call but ``lost``, also after an abort: leave only files that open."""
+
+
+class Listener:
+    """A sink that hears of results and keeps nothing; what it does with them is its ``write``."""
+
+    def start(self, mark: RunStart) -> None:
+        """Nothing to begin."""
+
+    def write(self, results: Sequence[Result]) -> Sequence[Failure]:
+        """See ``Sink.write``."""
+        raise NotImplementedError
+
+    def end(self, mark: RunEnd) -> None:
+        """Nothing to close."""
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def lost(self) -> Sequence[Failure]:
+        """Nothing is lost."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from ..flow.frame import Encoded, Failure, Incoming, Key, Raw, RunStart
-
-log = logging.getLogger(__name__)
-
-NOT_HERE = Encoded(b"", (), np.dtype("u1"), "file")
+from ..flow.frame import STILL_A_FILE, Failure, Incoming, Key, Raw, RunStart
 
 
 class FileList:
@@ -63,7 +56,7 @@ class FileList:
             "companions": companions(path),
             "flags": (),
         }
-        return Raw(key, NOT_HERE, time.monotonic(), time.time(), info=info)
+        return Raw(key, STILL_A_FILE, time.monotonic(), time.time(), info=info)
 
 
 def companions(path: Path) -> dict[str, str]:

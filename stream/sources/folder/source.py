@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ...flow.frame import Encoded, Failure, Incoming, Key, Raw, RunStart
+from ...flow.frame import STILL_A_FILE, Failure, Incoming, Key, Raw, RunStart
 from ...flow.ports import Facts
 from ...formats.image import image_header
 from .complete import Completeness, HeaderOf, Watched, paths_of
@@ -28,7 +26,6 @@ from .watchlist import Waits, Watchlist
 
 log = logging.getLogger(__name__)
 
-NOT_HERE = Encoded(b"", (), np.dtype("u1"), "file")
 # However many events come, the folder is not looked into more often.
 _LEAST_S = 0.5
 
@@ -241,7 +238,7 @@ class FolderSource:
         }
         if file.header is not None:
             info["frames"] = file.header.frames
-        return Raw(Key(self.run, row.number), NOT_HERE, now, self._wall(), info=info)
+        return Raw(Key(self.run, row.number), STILL_A_FILE, now, self._wall(), info=info)
 
     def _give_up(self, hopeless: Sequence[Watched], now: float) -> list[Incoming]:
         """Files that stayed incomplete are failures, and set aside at once: they have waited long enough to be sure."""
