@@ -22,9 +22,13 @@ from beamsieve.models.particles.conditions import named
 from beamsieve.models.particles.maps import load_map
 from beamsieve.models.particles.matching import match
 from beamsieve.models.particles.simulator import Simulated, simulate
-from beamsieve.stream.beamlines.cryoem_picks import CryoemPicks, build
+from beamsieve.stream.beamlines.cryoem_picks import CryoemPicks, build, tell
 from beamsieve.stream.commands.pick import find, read_options
+from beamsieve.stream.flow.frame import Failure, Raw
+from beamsieve.stream.flow.ports import NoFacts
 from beamsieve.stream.flow.settings import ConfigError, Where
+from beamsieve.stream.sources.folder.settings import FolderSettings
+from beamsieve.stream.sources.folder.source import FolderSource
 
 BUNDLE = "particles-ribosome"
 # No training sees this seed.
@@ -304,10 +308,29 @@ def test_a_full_disk_costs_no_attempt_and_picking_goes_on_when_there_is_room(
         made.pipeline.stop()
         made.close()
     tally = made.pipeline.metrics.tally()
-    assert tally.accepted == 1
-    assert set(tally.failures) <= {"disk_full"}
+    assert (tally.read, tally.accepted) == (1, 1), "nothing was taken while the disk was full"
     with sqlite3.connect(tmp_path / "out" / "journal.sqlite") as db:
-        assert db.execute("select state, attempts from files").fetchall() in ([("done", 0)], [("done", 1)])
+        assert db.execute("select state, attempts from files").fetchall() == [("done", 0)]
+
+
+def test_a_disk_that_fills_under_a_micrograph_costs_it_no_attempt_and_a_bad_file_does(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("good.mrc", "bad.mrc"):
+        (tmp_path / "in" / name).write_bytes(name.encode())
+    settings = FolderSettings(directory=tmp_path / "in", settle_s=0, poll_s=0.01, attempts=5, retry_s=1000)
+    source = FolderSource(settings, NoFacts(), journal=tmp_path / "j.sqlite", header=lambda *_: None)  # type: ignore[arg-type]
+    source.open()
+    taken: dict[str, Raw] = {}
+    until = time.monotonic() + 10
+    while len(taken) < 2 and time.monotonic() < until:
+        taken |= {str(item.info["name"]): item for item in source.read(0.05) or () if isinstance(item, Raw)}
+    failed = tell(source)
+    failed(Failure(taken["good.mrc"].key, "disk_full", "no room"))
+    failed(Failure(taken["bad.mrc"].key, "header", "not an image"))
+    source.finish()
+    with sqlite3.connect(tmp_path / "j.sqlite") as db:
+        found = {name: rest for name, *rest in db.execute("select name, state, attempts from files")}
+    assert found == {"good.mrc": ["waiting", 0], "bad.mrc": ["failed", 1]}
 
 
 def test_the_demo_finds_the_particles_it_wrote(tmp_path: Path) -> None:
