@@ -25,7 +25,7 @@ GOLD_ABSORBS = 8.0
 def background(
     rng: np.random.Generator, c: Conditions, ctf: Ctf, film: Floats | None, blobs: list[tuple[str, Blob]]
 ) -> Floats:
-    """Solvent, carbon, ice and gold, in standard deviations of the noise, as the microscope shows them."""
+    """Solvent, carbon, ice and gold, (ny, nx) in standard deviations of the noise, as the microscope shows them."""
     # Wider than the picture, so that what a Fourier transform carries around the edge is cut off.
     margin = 2 * int(np.ceil(ctf.delocalisation_a(c.pixel_a) / c.pixel_a)) + 8
     ny, nx = (scipy.fft.next_fast_len(side + 2 * margin, real=True) for side in c.shape)

@@ -135,7 +135,10 @@ def read_pdb(path: Path, voxel_a: float = PDB_VOXEL_A, resolution_a: float = PDB
 
 
 def otsu(values: Floats, bins: int = 512) -> float:
-    """The threshold that parts values into two classes of least variance (Otsu, IEEE Trans. SMC 9, 1979)."""
+    """The threshold that parts values into two classes of least variance (Otsu, IEEE Trans. SMC 9, 1979).
+
+    ``values``: of any shape; the threshold is in their unit, to a bin's width.
+    """
     if values.min() == values.max():
         return float(values.min())
     counts, edges = np.histogram(values, bins)
@@ -149,6 +152,8 @@ def otsu(values: Floats, bins: int = 512) -> float:
 
 def prepared(data: npt.ArrayLike, voxel_a: float, *, threshold: float | None = None, name: str = "") -> Volume:
     """A density as a ``Volume``: masked softly, centred, cubic, normalised. Raises ``ValueError`` where none is left.
+
+    ``data``: (nz, ny, nx), any real dtype; ``voxel_a``: ångström per voxel.
 
     The mask is the largest connected part above ``threshold`` (without it, half of Otsu's above the border's median),
     widened by two voxels that fall off like a cosine.

@@ -228,7 +228,8 @@ def curve(score: Values, hit: npt.ArrayLike, targets: int) -> Curve:
 def average_precision(score: Values, hit: npt.ArrayLike, targets: int) -> float:
     """Σ P_k (R_k − R_{k−1}) over the distinct scores, falling: the area under the steps of ``curve``, not interpolated.
 
-    Targets that no candidate matches count as never found. NaN with no targets.
+    ``score``, ``hit``: (n,), of the candidates. Targets that no candidate matches count as never found. NaN with no
+    targets.
     """
     if not targets:
         return float("nan")

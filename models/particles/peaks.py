@@ -55,6 +55,8 @@ def _tops(surface: Floats, i: npt.NDArray[np.intp], j: npt.NDArray[np.intp]) -> 
 def apart(x: npt.ArrayLike, y: npt.ArrayLike, score: npt.ArrayLike, distance: float) -> npt.NDArray[np.intp]:
     """Non-maximum suppression: indices of the points that stay, the best first.
 
+    ``x``, ``y``, ``score``: (n,); ``distance`` in the unit of the points.
+
     Greedy: the best point stays, every point nearer than ``distance`` to it goes, and so on. Of equal scores the one
     that comes first in the arrays is better.
     """

@@ -52,12 +52,15 @@ def scale_factor(pixel_a: float, target_a: float) -> float:
 
 
 def to_full(small: npt.ArrayLike, factor: float) -> npt.NDArray[np.float64]:
-    """Coordinates of the micrograph for those of the rescaled one: (x + 0.5) * factor - 0.5, whole = pixel middles."""
+    """Coordinates of the micrograph for those of the rescaled one: (x + 0.5) * factor - 0.5, whole = pixel middles.
+
+    Of any shape, in pixels; ``factor``: pixels of the micrograph per pixel of the rescaled one.
+    """
     return (np.asarray(small, np.float64) + 0.5) * factor - 0.5
 
 
 def to_small(full: npt.ArrayLike, factor: float) -> npt.NDArray[np.float64]:
-    """Coordinates of the rescaled micrograph for those of the micrograph: the inverse of ``to_full``."""
+    """Coordinates of the rescaled micrograph (any shape, pixels) for those of the micrograph: ``to_full`` backwards."""
     return (np.asarray(full, np.float64) + 0.5) / factor - 0.5
 
 
@@ -120,7 +123,7 @@ def normalise(image: npt.NDArray[Any], *, diameter_px: float | None = None) -> F
 
 
 def robust(image: npt.NDArray[Any]) -> tuple[float, float]:
-    """Mean and standard deviation of the pixels within five robust s.d. of the median (float; NaN is not allowed).
+    """Mean and standard deviation of the pixels within five robust s.d. of the median, of an image (ny, nx).
 
     The robust s.d. is half of what lies between the 15.9th and 84.1th percentile, of up to 250 000 pixels. Counts of a
     very low dose, of which most are 0, have none: then all pixels count.

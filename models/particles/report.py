@@ -123,7 +123,7 @@ def _draw_picks(
 
 
 def stretched(image: Floats) -> npt.NDArray[np.float32]:
-    """Grey values from 0 to 1 between the 1st and 99th percentile; a constant image is 0."""
+    """``image`` (ny, nx) as grey values 0..1 between its 1st and 99th percentile, float32; a constant one is 0."""
     low, high = np.percentile(image, (1, 99))
     return np.asarray(np.clip((image - low) / (high - low if high > low else 1.0), 0, 1), np.float32)
 

@@ -88,7 +88,10 @@ def bead(rng: np.random.Generator, shape: tuple[int, int], pixel_a: float) -> Bl
 
 
 def stamp(canvas: Floats, patch: Floats, x: float, y: float) -> None:
-    """Add a patch to the canvas with its middle pixel on the pixel nearest to (x, y); what sticks out is cut off."""
+    """Add a patch to the canvas with its middle pixel on the pixel nearest to (x, y); what sticks out is cut off.
+
+    ``canvas`` (ny, nx) is changed; ``patch`` (m, n); ``x``, ``y`` in the canvas's pixels.
+    """
     top, left = (round(c) - s // 2 for c, s in zip((y, x), patch.shape, strict=True))
     rows = slice(max(top, 0), max(0, min(top + patch.shape[0], canvas.shape[0])))
     columns = slice(max(left, 0), max(0, min(left + patch.shape[1], canvas.shape[1])))

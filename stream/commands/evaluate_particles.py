@@ -15,6 +15,7 @@ from .mistakes import user_mistakes
 from .run import config_errors, write_json
 from .scores_table import draw, show
 from .train import bars
+from .train_particles import SETTABLE, changes
 
 if TYPE_CHECKING:
     from ...models.particles.maps import Volume
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 DEFAULT_BUNDLE = "particles-general"
 SNRS = "0.1,0.03,0.01,0.005,0.001"
+OF_A_STUDY = ("epochs", "validation", "preset", "box", "pixel_a", "threads")
+"""Options of trainings that have options of their own in ``train particles``, and none here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ def particles(
             folds=folds or 0,
             train_on=train_on,
             recipe=recipe,
-            changes=_changes(set_ or []),
+            changes=changes(set_ or [], (*SETTABLE, *OF_A_STUDY)),
             baselines=baselines,
             seed=seed,
         )
@@ -143,35 +146,6 @@ def _pattern(text: str | None) -> str | None:
         return re.compile(text).pattern if text else None
     except re.error as error:
         raise ConfigError([f"--field-name {text}: not a regular expression: {error}"]) from None
-
-
-def _changes(pairs: list[str]) -> dict[str, Any]:
-    """``--set name=value``: options of a training, of the type they have."""
-    import dataclasses
-
-    import yaml
-
-    from ...models.particles.recipes import Options
-
-    known = {f.name for f in dataclasses.fields(Options)} - {
-        "out",
-        "diameter_a",
-        "recipe",
-        "resume",
-        "positives",
-        "seed",
-    }
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or name not in known:
-            raise ConfigError([f"--set {pair}: give name=value, name one of {', '.join(sorted(known))}"])
-        found[name] = yaml.safe_load(value)
-        if isinstance(found[name], str):
-            found[name] = float(value) if re.fullmatch(r"[\d.]+e-?\d+", value) else value
-        if isinstance(found[name], list):
-            found[name] = tuple(found[name])
-    return found
 
 
 def _consistent(asked: Asked, snr_given: bool) -> None:

@@ -6,6 +6,7 @@ import difflib
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -179,16 +180,16 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise ConfigError([f"--snr {text}: not numbers with commas between them"]) from None
 
 
-def changes(pairs: list[str]) -> dict[str, Any]:
-    """``--set name=value``: options of a training that have no option of their own. Raises ``ConfigError``."""
+def changes(pairs: list[str], names: Sequence[str] = SETTABLE) -> dict[str, Any]:
+    """``--set name=value``: options of a training among ``names``, by name. Raises ``ConfigError``."""
     import yaml
 
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals or name not in SETTABLE:
-            near = difflib.get_close_matches(name, SETTABLE, 1)
-            hint = f"did you mean {near[0]}?" if near else f"name one of {', '.join(SETTABLE)}"
+        if not equals or name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"name one of {', '.join(names)}"
             raise ConfigError([f"--set {pair}: give name=value; {hint}"])
         number = yaml.safe_load(value)
         # YAML takes 1e-3 for a word.

@@ -119,7 +119,7 @@ def table(micrographs: Sequence[Located]) -> npt.NDArray[Any]:
 
 
 def fraction(centres: Floats, edge: int) -> Floats:
-    """``centres / edge`` in float32, never just below the position it stands for.
+    """``centres`` (n,) in pixels over ``edge``, in float32, never just below the position it stands for.
 
     The nearest float32 of 100 / 5760 times 5760 is 99.99999: a reader that cuts the fraction off lands a pixel beside.
     """

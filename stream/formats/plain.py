@@ -100,11 +100,11 @@ def encode_csv(micrograph: str, x: Floats, y: Floats, score: Floats) -> bytes:
 
 
 def csv_rows(micrograph: str, x: Floats, y: Floats, score: Floats) -> str:
-    """The lines of one micrograph, without the header."""
+    """The lines of one micrograph, without the header. ``x``, ``y``, ``score``: (n,), centres in pixels."""
     name = '"' + micrograph.replace('"', '""') + '"' if re.search(r'[",\n]', micrograph) else micrograph
     return "".join(f"{name},{a:.2f},{b:.2f},{s:.6f}\n" for a, b, s in zip(x, y, score, strict=True))
 
 
 def encode_coords(x: Floats, y: Floats) -> bytes:
-    """``.coords``: centres as x, y and a z of 0."""
+    """``.coords``: centres (n,) in pixels as x, y and a z of 0."""
     return "".join(f"{a:.2f} {b:.2f} 0\n" for a, b in np.stack([x, y], 1)).encode()
