@@ -144,15 +144,18 @@ class Server:
 
 
 @contextmanager
-def signals(stop: threading.Event, hurry: Callable[[], None]) -> Iterator[None]:
+def signals(stop: threading.Event, hurry: Callable[[], None], *, leaving: bool = False) -> Iterator[None]:
     """While inside, SIGTERM and SIGINT set ``stop``, and a second Ctrl-C, a second or more later, calls ``hurry``.
 
     Repeated SIGTERMs do nothing more: ``timeout`` and process managers may send it to the process and to its group.
+    ``leaving`` is for a process that ends after this: once asked to, it hears nothing more until it is gone, or the
+    repetition would kill it with its summary half written.
     """
-    first = 0.0
+    first, asked = 0.0, False
 
     def heard(number: int, _: FrameType | None) -> None:
-        nonlocal first
+        nonlocal first, asked
+        asked = True
         if not stop.is_set():
             first = time.monotonic()
             stop.set()
@@ -168,7 +171,7 @@ def signals(stop: threading.Event, hurry: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         for number, handler in before:
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if leaving and asked else handler)
 
 
 def serve(

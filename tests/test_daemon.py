@@ -168,6 +168,17 @@ def test_sigterm_in_mid_stream_drains_what_was_read(daemon: Callable[..., Daemon
         assert len(file["entry_1/data_1/data"]) == found["accepted"]
 
 
+def test_no_sigterm_kills_a_daemon_that_is_on_its_way_out(daemon: Callable[..., Daemon]) -> None:
+    running = daemon().start()
+    with emulate(running, 50):
+        until(lambda: running.metric("beamsieve_frames_read_total") >= 50, "50 shots")
+    while running.process.poll() is None:
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+    assert running.process.returncode == 0
+    assert running.result()["read"] == 50
+
+
 def test_sigkill_leaves_files_that_open_and_can_be_finished(daemon: Callable[..., Daemon]) -> None:
     running = daemon().start()
     with emulate(running, 10**6, rate_hz=2000, repeat=4):

@@ -84,7 +84,7 @@ def play(sides: Sequence[Side], patience_s: float) -> dict[str, Ended]:
             if process.poll() is None:
                 process.terminate()
         return {
-            name: Ended(end(process, 60), codes[name], "daemon" if name in dead and by == "other" else by)
+            name: Ended(gone(process, 60), codes[name], "daemon" if name in dead and by == "other" else by)
             for name, process in daemons.items()
         }
     finally:
@@ -122,6 +122,11 @@ def end(process: subprocess.Popen[bytes], grace_s: float) -> int:
     """Ask a process to end with SIGTERM and wait; returns its exit code."""
     if process.poll() is None:
         process.terminate()
+    return gone(process, grace_s)
+
+
+def gone(process: subprocess.Popen[bytes], grace_s: float) -> int:
+    """Wait for a process that was asked to end, and kill it where it does not; returns its exit code."""
     try:
         return process.wait(grace_s)
     except subprocess.TimeoutExpired:

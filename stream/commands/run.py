@@ -57,7 +57,7 @@ def run(
 
     Exit code 0: drained. 1: a bug, or something is not there. 2: a wrong configuration.
     """
-    from ..service import serve
+    from ..service import serve, signals
 
     # OpenMP reads it when torch is loaded. Its threads spin while they wait, and take the cores from those that receive
     # and decode: with two threads on two busy cores a frame took the network 2.8 ms instead of 0.5 ms.
@@ -75,15 +75,25 @@ def run(
         running.set()
         log.info("%s (%s)", listens, settings.source.kind)
 
-    code = serve(daemon.pipeline, settings.service, sinks_say=daemon.healthy, show=line, ready=ready, where=listens)
-    daemon.close()
-    if not running.is_set():
-        raise typer.Exit(code)
-    found = report.summary(time.monotonic() - began)
-    if json_file:
-        write_json(json_file, {settings.beamline: found})
-    if summary_ and not quiet:
-        typer.echo(report.describe(found), err=True)
+    stop = threading.Event()
+    with signals(stop, daemon.pipeline.abort, leaving=True):
+        code = serve(
+            daemon.pipeline,
+            settings.service,
+            stop=stop,
+            sinks_say=daemon.healthy,
+            show=line,
+            ready=ready,
+            where=listens,
+        )
+        daemon.close()
+        if not running.is_set():
+            raise typer.Exit(code)
+        found = report.summary(time.monotonic() - began)
+        if json_file:
+            write_json(json_file, {settings.beamline: found})
+        if summary_ and not quiet:
+            typer.echo(report.describe(found), err=True)
     raise typer.Exit(code)
 
 
