@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-NOT_SHIPPED = {"tests", "benchmarks", "docs", "build", "dist", "deploy"}
+NOT_SHIPPED = {"tests", "benchmarks", "docs", "build", "dist"}
 
 
 def test_every_folder_of_code_is_in_the_list_of_packages() -> None:
