@@ -1,0 +1,105 @@
+"""A file of JSON lines that is only ever added to: the log of changes, and the marks of reviewers."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+TAIL_BYTES = 1
+
+
+class Lines:
+    """JSON objects, one per line, UTF-8. May be used from any thread, and by several processes at once.
+
+    A line is one write at the end of the file (``O_APPEND``) under a lock on it (``flock``), followed by ``fsync``: what
+    ``append`` has returned from is on the disk. A kill in the middle leaves a line cut short; it is ended before the
+    next one is written, and ``read`` leaves it out. ``mended`` counts the lines this object had to end so.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.mended = 0
+        self._lock = threading.Lock()
+        self._told: set[int] = set()
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add one line; the file (mode 0644) and its folder are made where they are missing.
+
+        Raises ``ValueError`` for what JSON cannot hold (NaN, arrays), ``OSError`` (file, why, remedy) where it cannot be
+        written, and then the file holds nothing of it.
+        """
+        text = json.dumps(dict(line), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            try:
+                self._write(text)
+            except OSError as error:
+                why = error.strerror or str(error)
+                remedy = "free space on its disk, or make it writable; nothing was kept of this line"
+                raise OSError(error.errno, f"{self.path}: cannot be added to: {why}; {remedy}") from None
+
+    def _write(self, text: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            size = os.fstat(handle).st_size
+            if size == 0:
+                # The umask of a service may hide from others what they are to read.
+                os.fchmod(handle, 0o644)
+            cut = size > 0 and os.pread(handle, TAIL_BYTES, size - TAIL_BYTES) != b"\n"
+            try:
+                # One write also when a cut line is ended first: two would let a kill leave the newline alone.
+                whole = b"\n" + text if cut else text
+                done = os.write(handle, whole)
+                if done != len(whole):
+                    raise OSError(28, "the disk is full")
+                os.fsync(handle)
+            except OSError:
+                os.ftruncate(handle, size)
+                raise
+            self.mended += cut
+        finally:
+            os.close(handle)
+
+    def read(self) -> list[dict[str, Any]]:
+        """All lines, oldest first; empty where there is no file. Damaged lines are left out, with one warning each.
+
+        Raises ``OSError`` for a file that is there and cannot be read.
+        """
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        found = []
+        for number, line in enumerate(content.split(b"\n"), 1):
+            if not line.strip():
+                continue
+            one = _object(line)
+            if one is None:
+                self._warn(number)
+            else:
+                found.append(one)
+        return found
+
+    def _warn(self, number: int) -> None:
+        with self._lock:
+            if number in self._told:
+                return
+            self._told.add(number)
+        log.warning("%s:%d: not a line of JSON (cut short by a kill or a full disk?); left out", self.path, number)
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        one = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return one if isinstance(one, dict) else None
