@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
 
@@ -184,11 +184,13 @@ def serve(
     show_s: float = 1.0,
     ready: Callable[[int], None] | None = None,
     where: str = "",
+    listens: bool = True,
 ) -> int:
     """Run a pipeline as a daemon until its source ends or a signal comes; returns the exit code.
 
     ``show`` is called every ``show_s`` seconds with what keeps the daemon from being ready; ``ready`` once, with the
-    port, when the daemon runs. ``where`` says what the source listens to.
+    port, when the daemon runs. ``where`` says what the source listens to. ``listens``: to signals; a caller that does
+    so itself (``signals``) says False.
     """
     stop = stop or threading.Event()
     readiness = Readiness(pipeline, settings, sinks_say, where=where)
@@ -199,7 +201,7 @@ def serve(
         log.error("%s", plain(error))
         return BROKEN
     try:
-        with signals(stop, pipeline.abort):
+        with signals(stop, pipeline.abort) if listens else nullcontext():
             try:
                 pipeline.start()
             except (OSError, BadData) as error:

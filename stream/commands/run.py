@@ -85,6 +85,7 @@ def run(
             show=line,
             ready=ready,
             where=listens,
+            listens=False,
         )
         daemon.close()
         if not running.is_set():
