@@ -81,7 +81,7 @@ class RunStart:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """A run is over. ``reason`` is ``end``, ``aborted``, ``superseded``, ``idle`` or ``stopped``."""
+    """A run is over. ``reason``: ``end``, ``aborted``, ``superseded``, ``idle``, ``operator``, ``stopped``."""
 
     run: str
     reason: str = "end"

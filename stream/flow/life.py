@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from .settings import Settings
@@ -10,8 +12,22 @@ from .settings import Settings
 class ServiceSettings(Settings):
     """How the daemon lives and dies, and where it says how it is."""
 
-    host: str = Field("127.0.0.1", description="address /metrics, /healthz and /readyz listen on")
-    port: int = Field(9464, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0 takes a free one")
+    host: str = Field(
+        "127.0.0.1",
+        description="address the page, /metrics, /healthz and /readyz listen on. Another than this machine's own needs "
+        "the token for all but /healthz",
+    )
+    port: int = Field(9464, ge=0, le=65535, description="port of all of them; 0 takes a free one")
+    page: bool = Field(True, description="the live page; false leaves the metrics")
+    names: tuple[str, ...] = Field(
+        (), description="further names under which browsers reach it, where a proxy or an SSH tunnel stands before it"
+    )
+    token_file: Path | None = Field(
+        None, description="file with the token that changes need; default: page.token where files go, made at start"
+    )
+    open_metrics: bool = Field(
+        False, description="give /metrics and /readyz without the token, where host is not this machine's own"
+    )
     grace_s: float = Field(
         20, gt=0, description="time to drain after SIGTERM; at three quarters of it the rest is dropped"
     )

@@ -21,6 +21,7 @@ from .channel import Channel
 from .families import Histogram, counter, gauge, histogram, single
 from .frame import Failure, Outcome, Result
 from .ledger import Ledger, Tally
+from .operation import Operation
 from .yields import Waiting, Yield, Yields
 
 MICROGRAPH_LATENCY_S = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
@@ -78,6 +79,7 @@ class Metrics:
         self.yields = yields
         self.labels = tuple(labels)
         self.ledger = Ledger()
+        self.operation = Operation()
         self.started = time.monotonic()
         self.last_read = self.started
         self.first_read: float | None = None
@@ -181,6 +183,15 @@ class Metrics:
         """The ledger now."""
         return self.ledger.tally()
 
+    def which_model(self) -> Mapping[str, str]:
+        """The model that answers: name, version, hash, device, dtype; empty before there is one."""
+        return dict(self._model)
+
+    def stage_seconds(self) -> Mapping[str, Mapping[str, float]]:
+        """By stage: seconds busy, starved and blocked."""
+        with self._lock:
+            return {name: dict(clock.seconds) for name, clock in self._stages.items()}
+
     def events(self) -> Mapping[str, int]:
         """Counts by kind of event."""
         with self._lock:
@@ -261,4 +272,5 @@ class Metrics:
         yield gauge("beamsieve_source_silent_seconds", "Time since the source last gave a frame.", [((), idle)])
         if self.yields is not None:
             yield from self.yields.collect()
+        yield from self.operation.collect()
         yield gauge("beamsieve_ready", "1 when ready, as /readyz says.", [((), float(self.ready()))])

@@ -58,6 +58,9 @@ class Pipeline:
         self._sinks = sinks
         self._flush_s = flush_s
         self._warm_up = warm_up
+        self._title = ""
+        self._start: RunStart | None = None
+        self._asked: str | None = None
         self._stop = threading.Event()
         self._aborted = threading.Event()
         self._channels: list[Channel[Any]] = []
@@ -89,6 +92,17 @@ class Pipeline:
         self._alive = len(self._threads)
         for thread in self._threads:
             thread.start()
+
+    def new_run(self, title: str, *, now: bool = True) -> None:
+        """Give runs this title from here on; ``now``: begin one at once, in the middle of the source's. Any thread.
+
+        What was read before belongs to the run that ends, what is read after to the new one. The empty title leaves
+        runs the names that the source gives them.
+        """
+        if now:
+            self._asked = title
+        else:
+            self._title = title
 
     def stop(self) -> None:
         """Ask the source to end; everything already read is drained. Returns at once."""
@@ -147,6 +161,8 @@ class Pipeline:
         run: str | None = None
         try:
             while not self._stop.is_set():
+                if self._asked is not None:
+                    self._begin_again(outlet)
                 since = time.monotonic()
                 items = self._source.read(SOURCE_WAIT_S)
                 if items is None:
@@ -161,6 +177,18 @@ class Pipeline:
             self._source.close()
         outlet.close()
 
+    def _begin_again(self, outlet: Channel[Any]) -> None:
+        """The run that a person asked for: the end of the one that is open, and the start of its other half."""
+        self._title, self._asked = self._asked or "", None
+        if self._start is not None:
+            outlet.put([RunEnd(self._start.run, "operator"), self._named(self._start)])
+
+    def _named(self, start: RunStart) -> RunStart:
+        """The start with the operator's title, if there is one; and the metrics hear of it."""
+        self._start = start
+        self.metrics.operation.run(start.run, self._title)
+        return RunStart(start.run, {**start.info, "title": self._title}) if self._title else start
+
     def _take(self, items: Sequence[Incoming], outlet: Channel[Any], run: str | None) -> str | None:
         good: Sequence[Any] = items
         if {type(item) for item in items} != {Raw}:
@@ -168,6 +196,8 @@ class Pipeline:
             marks = [item for item in items if isinstance(item, RunStart | RunEnd)]
             if marks:
                 run = marks[-1].run if isinstance(marks[-1], RunStart) else None
+                good = [self._named(item) if isinstance(item, RunStart) else item for item in good]
+                self._start = None if run is None else self._start
         shots = count_shots(items)
         if shots:
             self.metrics.read(shots, sum([item.nbytes for item in good if isinstance(item, Raw)]))
