@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -11,17 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-log = logging.getLogger(__name__)
+from ..formats.lines import read_lines
 
-TAIL_BYTES = 1
+log = logging.getLogger(__name__)
 
 
 class Lines:
     """JSON objects, one per line, UTF-8. May be used from any thread, and by several processes at once.
 
-    A line is one write at the end of the file (``O_APPEND``) under a lock on it (``flock``), followed by ``fsync``: what
-    ``append`` has returned from is on the disk. A kill in the middle leaves a line cut short; it is ended before the
-    next one is written, and ``read`` leaves it out. ``mended`` counts the lines this object had to end so.
+    A line is one write at the end of the file (``O_APPEND``) under a lock on it (``flock``), followed by ``fsync``:
+    what ``append`` has returned from is on the disk. A kill in the middle leaves a line cut short; it is ended before
+    the next one is written, and ``read`` leaves it out. ``mended`` counts the lines that this object had to end so.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,16 +34,19 @@ class Lines:
     def append(self, line: Mapping[str, Any]) -> None:
         """Add one line; the file (mode 0644) and its folder are made where they are missing.
 
-        Raises ``ValueError`` for what JSON cannot hold (NaN, arrays), ``OSError`` (file, why, remedy) where it cannot be
-        written, and then the file holds nothing of it.
+        Raises ``ValueError`` for what JSON cannot hold (NaN, arrays), ``OSError`` (file, why, remedy) where it cannot
+        be written; then the file holds nothing of it.
         """
-        text = json.dumps(dict(line), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        try:
+            text = json.dumps(dict(line), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.path}: a line that JSON cannot hold: {error}") from None
         with self._lock:
             try:
                 self._write(text)
             except OSError as error:
                 why = error.strerror or str(error)
-                remedy = "free space on its disk, or make it writable; nothing was kept of this line"
+                remedy = "free space on its disk, or make it writable, and try again; nothing of this line was kept"
                 raise OSError(error.errno, f"{self.path}: cannot be added to: {why}; {remedy}") from None
 
     def _write(self, text: bytes) -> None:
@@ -54,17 +58,9 @@ class Lines:
             if size == 0:
                 # The umask of a service may hide from others what they are to read.
                 os.fchmod(handle, 0o644)
-            cut = size > 0 and os.pread(handle, TAIL_BYTES, size - TAIL_BYTES) != b"\n"
-            try:
-                # One write also when a cut line is ended first: two would let a kill leave the newline alone.
-                whole = b"\n" + text if cut else text
-                done = os.write(handle, whole)
-                if done != len(whole):
-                    raise OSError(28, "the disk is full")
-                os.fsync(handle)
-            except OSError:
-                os.ftruncate(handle, size)
-                raise
+            cut = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+            # One write also where a cut line is ended first: two would let a reader see the newline alone.
+            _whole(handle, b"\n" + text if cut else text, size)
             self.mended += cut
         finally:
             os.close(handle)
@@ -75,31 +71,24 @@ class Lines:
         Raises ``OSError`` for a file that is there and cannot be read.
         """
         try:
-            content = self.path.read_bytes()
+            found, damaged = read_lines(self.path)
         except FileNotFoundError:
             return []
-        found = []
-        for number, line in enumerate(content.split(b"\n"), 1):
-            if not line.strip():
-                continue
-            one = _object(line)
-            if one is None:
-                self._warn(number)
-            else:
-                found.append(one)
-        return found
-
-    def _warn(self, number: int) -> None:
         with self._lock:
-            if number in self._told:
-                return
-            self._told.add(number)
-        log.warning("%s:%d: not a line of JSON (cut short by a kill or a full disk?); left out", self.path, number)
+            new = [number for number in damaged if number not in self._told]
+            self._told.update(new)
+        for number in new:
+            log.warning("%s:%d: not a line of JSON (cut short by a kill or a full disk?); left out", self.path, number)
+        return [line for _, line in found]
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
+def _whole(handle: int, text: bytes, size: int) -> None:
+    """Write all of it behind the ``size`` bytes that are there, or nothing."""
     try:
-        one = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return one if isinstance(one, dict) else None
+        done = os.write(handle, text)
+        if done != len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(handle)
+    except OSError:
+        os.ftruncate(handle, size)
+        raise
