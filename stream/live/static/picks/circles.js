@@ -1,0 +1,127 @@
+// Picks on a micrograph: circles coloured by score, candidates below the threshold dashed, verdicts as signs.
+
+const NEAR_PX = 12;
+const DARK = "rgba(0, 0, 0, 0.65)";
+
+/** The candidates of one micrograph, as the blob `picks/<row>` gives them, and which of them are shown. */
+export class Circles {
+  /** `colour(score)` gives a CSS colour. */
+  constructor(colour) {
+    this.colour = colour;
+    this.candidates = false; // show those below the threshold
+    this.hidden = false;
+    this.preview = null; // a threshold that is being dragged
+    this.set(null);
+  }
+
+  /** {x, y, score, picked, diameter_px, threshold}, or null. */
+  set(picks) {
+    this.picks = picks;
+    this.count = picks?.x.length ?? 0;
+  }
+
+  /** Whether candidate `i` is a pick at the threshold that holds, or at the one that is being dragged. */
+  isPick(i) {
+    const { picked, score, threshold } = this.picks;
+    if (this.preview === null) return Boolean(picked[i]);
+    // One above the threshold that is no pick lies in the wrong place (its band of s.d.): no threshold makes it one.
+    return score[i] >= this.preview && (Boolean(picked[i]) || score[i] < threshold);
+  }
+
+  isShown(i) {
+    return !this.hidden && (this.candidates || this.isPick(i));
+  }
+
+  /** How many are picks. */
+  get shown() {
+    let n = 0;
+    for (let i = 0; i < this.count; i++) if (this.isPick(i)) n += 1;
+    return n;
+  }
+
+  /** The circle that is shown nearest to a screen point, within its radius; -1 where there is none. */
+  near(view, sx, sy) {
+    let best = -1;
+    let least = Math.max(NEAR_PX, ((this.picks?.diameter_px ?? 0) / 2) * view.scale);
+    for (let i = 0; i < this.count; i++) {
+      if (!this.isShown(i)) continue;
+      const [x, y] = view.ofPick(this.picks.x[i], this.picks.y[i]);
+      const away = Math.hypot(x - sx, y - sy);
+      if (away <= least) [best, least] = [i, away];
+    }
+    return best;
+  }
+
+  /** `verdicts`: index -> "right" | "wrong"; `missed`: [[x, y]] that a person added; `selected`: an index or -1. */
+  draw(context, view, { selected, verdicts, missed }) {
+    const radius = Math.max(3, ((this.picks?.diameter_px ?? 20) / 2) * view.scale);
+    const inside = ([x, y]) => x > -radius && y > -radius && x < view.width + radius && y < view.height + radius;
+    for (const picked of [false, true]) {
+      context.setLineDash(picked ? [] : [4, 4]);
+      for (let i = 0; i < this.count; i++) {
+        if (i === selected || !this.isShown(i) || this.isPick(i) !== picked) continue;
+        const at = view.ofPick(this.picks.x[i], this.picks.y[i]);
+        if (inside(at)) circle(context, ...at, radius, this.colour(this.picks.score[i]), picked ? 2 : 1.5);
+      }
+    }
+    context.setLineDash([]);
+    if (!this.hidden) this.#signs(context, view, radius, verdicts, missed, inside);
+    if (selected >= 0 && selected < this.count) {
+      const at = view.ofPick(this.picks.x[selected], this.picks.y[selected]);
+      circle(context, ...at, radius, this.colour(this.picks.score[selected]), 3);
+      circle(context, ...at, radius + 5, "#ffffff", 1.5);
+    }
+  }
+
+  #signs(context, view, radius, verdicts, missed, inside) {
+    for (const [i, verdict] of verdicts) {
+      if (i >= this.count) continue;
+      const at = view.ofPick(this.picks.x[i], this.picks.y[i]);
+      if (inside(at)) sign(context, at[0] + radius * 0.75, at[1] - radius * 0.75, verdict === "right" ? "✓" : "✗");
+    }
+    for (const [x, y] of missed) {
+      const at = view.ofPick(x, y);
+      if (!inside(at)) continue;
+      diamond(context, ...at, radius);
+      sign(context, at[0], at[1], "+");
+    }
+  }
+}
+
+function circle(context, x, y, radius, colour, width) {
+  context.beginPath();
+  context.arc(x, y, radius, 0, 2 * Math.PI);
+  // A dark line below keeps bright colours apart from bright ice.
+  stroke(context, colour, width);
+}
+
+function diamond(context, x, y, radius) {
+  const r = radius * 1.2;
+  context.beginPath();
+  context.moveTo(x, y - r);
+  context.lineTo(x + r, y);
+  context.lineTo(x, y + r);
+  context.lineTo(x - r, y);
+  context.closePath();
+  stroke(context, "#ffffff", 2);
+}
+
+function stroke(context, colour, width) {
+  context.strokeStyle = DARK;
+  context.lineWidth = width + 2;
+  context.stroke();
+  context.strokeStyle = colour;
+  context.lineWidth = width;
+  context.stroke();
+}
+
+function sign(context, x, y, text) {
+  context.font = "bold 14px system-ui, sans-serif";
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.lineWidth = 4;
+  context.strokeStyle = DARK;
+  context.strokeText(text, x, y);
+  context.fillStyle = "#ffffff";
+  context.fillText(text, x, y);
+}

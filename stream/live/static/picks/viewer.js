@@ -1,0 +1,181 @@
+// Panel: the chosen micrograph with its picks, the strip of the last ones, and what the selected pick is.
+
+import { colourOf } from "../colours.js";
+import { el, fmt, panel, setText } from "../dom.js";
+import { thumbnail } from "./grey.js";
+import { colourBar } from "./legend.js";
+import { Micrograph } from "./micrograph.js";
+import { short } from "./words.js";
+
+const STRIP = 12;
+const HELP =
+  "Arrow keys pan, + and − zoom, 0 or a double click shows the whole. j and k go through the picks, y and n mark " +
+  "the selected one right or wrong, u withdraws the mark. Shift and click marks a particle that was missed.";
+
+/** The colour of a score from 0 to 1; the map's dark end would not be seen on ice. */
+export const scoreColour = (score) => colourOf("viridis", 0.3 + 0.7 * score);
+
+/** Builds the panel; `session`, `marks` as in their files, `say(text)` tells a person in passing. */
+export function viewer(session, net, marks, say) {
+  const { root, body, note } = panel("Micrograph", { area: "micrograph" });
+  const canvas = el("canvas", { class: "field", tabindex: "0", role: "img", "aria-describedby": "micrograph-help" });
+  const parts = controls();
+  const view = new Micrograph(
+    canvas,
+    net,
+    scoreColour,
+    {
+      changed: () => tell(),
+      picked: () => tell(),
+      added: (x, y) => add(x, y),
+      hover: (x, y) => setText(parts.cursor, inside(x, y) ? `x ${Math.round(x)}, y ${Math.round(y)} px` : ""),
+    },
+    { j: () => view.step(1), k: () => view.step(-1), y: () => mark("right"), n: () => mark("wrong"), u: () => mark("none") },
+  );
+  const inside = (x, y) => x >= 0 && y >= 0 && x < view.view.nx && y < view.view.ny;
+
+  async function add(x, y) {
+    const near = view.circles.near(view.view, ...view.view.ofPick(x, y));
+    if (near >= 0) return say("There is a pick already: mark it right with y, or wrong with n.");
+    const [rx, ry] = [Math.round(x * 10) / 10, Math.round(y * 10) / 10];
+    if (await marks.missed(view.id, rx, ry)) say(`Marked as missed: a particle at x ${rx}, y ${ry}.`);
+    return undefined;
+  }
+
+  async function mark(verdict) {
+    const { selected, id } = view;
+    if (selected < 0) return say("Select a pick first: click it, or press j.");
+    const { x, y } = view.circles.picks;
+    await marks.pick(id, selected, verdict, { x: x[selected], y: y[selected] });
+    return undefined;
+  }
+
+  function tell() {
+    const { picks } = view.circles;
+    const shown = view.circles.shown;
+    const row = session.row;
+    setText(note, row ? short(row.name) : "none yet");
+    const at = view.circles.preview ?? picks?.threshold;
+    setText(parts.count, view.error || (picks ? `${shown} picks at ${fmt.number(at, 2)}` : "…"));
+    canvas.setAttribute("aria-label", `${row ? short(row.name) : "No micrograph"}: ${shown} picks`);
+    setText(parts.readout, readout(view));
+    for (const button of parts.verdicts) button.disabled = view.selected < 0;
+  }
+
+  function restate() {
+    const { verdicts, missed } = marks.of(view.id);
+    view.verdicts = verdicts;
+    view.missed = missed;
+    view.draw();
+    tell();
+  }
+
+  parts.bind(view, session, mark);
+  body.append(
+    parts.strip,
+    el("div", { class: "field-frame" }, canvas, el("div", { class: "zoom" }, parts.zoom)),
+    el("div", { class: "bar" }, parts.switches),
+    el("div", { class: "bar readout" }, parts.readout, parts.cursor, el("span", { class: "buttons" }, parts.verdicts)),
+    el("p", { class: "quiet", id: "micrograph-help", text: HELP }),
+  );
+
+  session.on("micrographs", () => strip(parts.strip, session));
+  session.on("chosen", () => {
+    parts.follow.checked = session.following;
+    for (const button of parts.strip.children) press(button, session);
+    if (session.chosen === null || session.chosen === view.id) return;
+    const picture = session.micrographs.find((one) => String(one.id) === session.chosen);
+    const size = picture?.nx ? [picture.nx, picture.ny] : null;
+    view.pixelA = session.row?.pixel_a ?? picture?.pixel_a ?? null;
+    view.show(session.chosen, picture ? thumbnail(picture, "") : null, size);
+    restate();
+  });
+  return { root, view, restate, tell };
+}
+
+/** What the selected pick is, in words. */
+function readout(view) {
+  const { selected: i, verdicts } = view;
+  const { picks } = view.circles;
+  if (i < 0 || !picks) return "Click a pick to select it.";
+  const kind = view.circles.isPick(i) ? "Pick" : "Candidate";
+  const verdict = verdicts.get(i);
+  const nm = view.pixelA ? ` (${fmt.number((picks.x[i] * view.pixelA) / 10)}, ${fmt.number((picks.y[i] * view.pixelA) / 10)} nm)` : "";
+  const place = `x ${picks.x[i].toFixed(1)}, y ${picks.y[i].toFixed(1)} px${nm}`;
+  return `${kind} ${i + 1}: score ${picks.score[i].toFixed(3)}, ${place}${verdict ? `; marked ${verdict}` : ""}`;
+}
+
+function controls() {
+  const box = (text, checked, key) => {
+    const input = el("input", { type: "checkbox", name: key });
+    input.checked = checked;
+    return [input, el("label", { class: "switch" }, input, text)];
+  };
+  const button = (text, label) => el("button", { type: "button", "aria-label": label, title: label, text });
+  const [follow, followLabel] = box("Follow newest", true, "follow");
+  const [circles, circlesLabel] = box("Picks", true, "circles");
+  const [candidates, candidatesLabel] = box("Candidates below (dashed)", false, "candidates");
+  const [adding, addingLabel] = box("Mark missed by click", false, "adding");
+  const legend = colourBar(scoreColour, "Colour of the score, from 0 to 1");
+  const zoom = [button("+", "Zoom in"), button("−", "Zoom out"), button("⤢", "Show the whole micrograph")];
+  const verdicts = [
+    el("button", { type: "button", class: "right", text: "Right (y)", dataset: { verdict: "right" } }),
+    el("button", { type: "button", class: "wrong", text: "Wrong (n)", dataset: { verdict: "wrong" } }),
+    el("button", { type: "button", text: "Withdraw (u)", dataset: { verdict: "none" } }),
+  ];
+  const count = el("strong", { class: "count" });
+  return {
+    strip: el("div", { class: "strip", role: "group", "aria-label": "Last micrographs" }),
+    switches: [count, followLabel, circlesLabel, candidatesLabel, addingLabel, el("span", { class: "legend" }, "score 0", legend, "1")],
+    readout: el("span", { class: "what", "aria-live": "polite" }),
+    cursor: el("span", { class: "cursor" }),
+    follow,
+    count,
+    zoom,
+    verdicts,
+    bind(view, session, mark) {
+      follow.addEventListener("change", () => session.follow(follow.checked));
+      circles.addEventListener("change", () => set(view.circles, "hidden", !circles.checked, view));
+      candidates.addEventListener("change", () => set(view.circles, "candidates", candidates.checked, view));
+      adding.addEventListener("change", () => set(view, "adding", adding.checked, view));
+      zoom[0].addEventListener("click", () => view.gestures.zoom(1.5));
+      zoom[1].addEventListener("click", () => view.gestures.zoom(1 / 1.5));
+      zoom[2].addEventListener("click", () => view.gestures.fit());
+      for (const one of verdicts) one.addEventListener("click", () => mark(one.dataset.verdict));
+    },
+  };
+}
+
+function set(target, name, value, view) {
+  target[name] = value;
+  view.draw();
+  view.told.changed();
+}
+
+/** The last micrographs, newest first; elements are kept, so that a focus stays where it is. */
+function strip(parent, session) {
+  const wanted = session.micrographs.slice(-STRIP).reverse();
+  const old = new Map([...parent.children].map((child) => [child.dataset.id, child]));
+  const buttons = wanted.map((picture) => {
+    const id = String(picture.id);
+    const button = old.get(id) ?? thumb(picture, session);
+    const row = session.byId.get(id);
+    setText(button.lastElementChild, `${fmt.count(row?.picks ?? picture.picks)} picks`);
+    press(button, session);
+    return button;
+  });
+  const kept = new Set(buttons);
+  for (const child of [...parent.children]) if (!kept.has(child)) child.remove();
+  buttons.forEach((button, i) => parent.children[i] !== button && parent.insertBefore(button, parent.children[i] ?? null));
+}
+
+function thumb(picture, session) {
+  const canvas = thumbnail(picture, short(picture.name ?? picture.id));
+  const button = el("button", { type: "button", class: "thumb", title: picture.name, dataset: { id: String(picture.id) } }, canvas, el("span"));
+  button.addEventListener("click", () => session.choose(String(picture.id)));
+  return button;
+}
+
+function press(button, session) {
+  button.setAttribute("aria-pressed", String(button.dataset.id === session.chosen));
+}
