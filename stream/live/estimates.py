@@ -58,7 +58,7 @@ class Totals:
     rejected: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Curve:
     """Purity and recall at every threshold asked for; None where the marks do not tell."""
 
