@@ -1,0 +1,316 @@
+"""What the page's server answers to each address."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from prometheus_client import exposition
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from ..flow.metrics import Metrics
+from .access import SESSION_S, Access, Denied, cookie
+from .assets import Asset, read_assets
+from .attempts import Pace
+from .connection import Connection
+from .events import Full, Hub, Troubles, Watcher, encode
+from .lanes import Busy, Lane
+from .limits import Limits
+from .page import Blob, Page, Refused
+from .requests import read_body, read_query, text_of, word
+
+T = TypeVar("T")
+SLICE = 1 << 16
+HEAD_BYTES = 4096
+COUNTED = (
+    "signed_in",
+    "sign_ins_refused",
+    "acts",
+    "acts_refused",
+    "browsers_refused",
+    "pictures_missed",
+    "refused",
+)
+
+
+class Vitals:
+    """/metrics, /healthz and /readyz: the same with and without a page."""
+
+    def __init__(self, metrics: Metrics, problems: Callable[[], list[str]], lane: Lane) -> None:
+        self._metrics = metrics
+        self._registry = metrics.registry()
+        self._problems = problems
+        self._lane = lane
+
+    def routes(self) -> list[Route]:
+        """Their addresses."""
+        return [
+            Route("/metrics", self.metrics),
+            Route("/healthz", self.healthz),
+            Route("/readyz", self.readyz),
+        ]
+
+    async def metrics(self, request: Request) -> Response:
+        """What Prometheus scrapes, in the format it asks for."""
+        make, kind = exposition.choose_encoder(request.headers.get("accept", ""))
+        body = await self._lane.do(lambda: make(self._registry))
+        return Response(body, headers={"Content-Type": kind})
+
+    async def healthz(self, _: Request) -> Response:
+        """The process lives."""
+        return say(200, {"alive": True, "beamline": self._metrics.beamline})
+
+    async def readyz(self, _: Request) -> Response:
+        """Whether the daemon can be relied on, and why not."""
+        found = await self._lane.do(self._problems)
+        return say(503 if found else 200, {"ready": not found, "problems": found})
+
+
+class Site:
+    """The page, its files, and what it asks for."""
+
+    def __init__(self, page: Page, access: Access, limits: Limits, cookie_name: str) -> None:
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+        self.troubles = Troubles()
+        self.ticks, self.reads, self.acts = Lane("ticks", 1), Lane("reads", 2), Lane("acts", 1, room=16)
+        self.hub = Hub(page, self.ticks, limits, self.troubles, self.counts)
+        self._page = page
+        self._access = access
+        self._limits = limits
+        self._cookie = cookie_name
+        self._assets = read_assets()
+        self._pace = Pace(time.monotonic, limits.acts_per_s, limits.acts_at_once)
+        self._facts: asyncio.Task[bytes] | None = None
+        self._facts_made = -float("inf")
+        self._sending = 0
+
+    def routes(self) -> list[Route]:
+        """All addresses of the page."""
+        return [
+            Route("/", self.index),
+            Route("/static/{path:path}", self.static),
+            Route("/live/me", self.me),
+            Route("/live/facts", self.facts),
+            Route("/live/events", self.events),
+            Route("/live/blob/{kind}/{name}", self.blob),
+            Route("/live/act/{action}", self.act, methods=["POST"]),
+            Route("/login", self.login, methods=["POST"]),
+            Route("/logout", self.logout, methods=["POST"]),
+        ]
+
+    # --- files -------------------------------------------------------------------------------------------------
+
+    async def index(self, request: Request) -> Response:
+        """The page itself; it holds no data."""
+        return self._asset(request, self._assets.get("index.html"))
+
+    async def static(self, request: Request) -> Response:
+        """A file that was there at start."""
+        return self._asset(request, self._assets.get(request.path_params["path"]))
+
+    def _asset(self, request: Request, asset: Asset | None) -> Response:
+        if asset is None:
+            raise Denied(404, "not here")
+        headers = {"ETag": asset.tag, "Cache-Control": "no-cache", "Content-Type": asset.kind}
+        if asset.tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(asset.body, headers=headers)
+
+    # --- people ------------------------------------------------------------------------------------------------
+
+    async def me(self, request: Request) -> Response:
+        """Who is asking, and whether a token is needed before anything is shown."""
+        name = self._name(request)
+        needs = name is None and not self._may_look(request)
+        said = {"signed_in": name is not None, "name": name or "", "needs_sign_in": needs}
+        return say(200, said | {"beamline": self._page.beamline})
+
+    async def login(self, request: Request) -> Response:
+        """The token opens a session, which a cookie holds."""
+        self._access.same_site(request.headers)
+        body = await read_body(request, self._limits.body)
+        token, name = text_of(body, "token"), text_of(body, "name")
+        try:
+            secret = self._access.sign_in(client(request), token, name)
+        except Denied:
+            self.counts["sign_ins_refused"] += 1
+            raise
+        self._access.sign_out(self._secret(request))
+        self.counts["signed_in"] += 1
+        answer = say(200, {"signed_in": True, "name": self._access.signed_in(secret)})
+        self._set_cookie(request, answer, secret, SESSION_S)
+        return answer
+
+    async def logout(self, request: Request) -> Response:
+        """The session ends."""
+        self._access.same_site(request.headers)
+        self._access.sign_out(self._secret(request))
+        answer = say(200, {"signed_in": False})
+        self._set_cookie(request, answer, "", 0)
+        return answer
+
+    def _set_cookie(self, request: Request, answer: Response, secret: str, age_s: int) -> None:
+        answer.set_cookie(
+            self._cookie,
+            secret,
+            max_age=age_s,
+            path="/",
+            httponly=True,
+            samesite="strict",
+            secure=request.scope["scheme"] == "https",
+        )
+
+    def _secret(self, request: Request) -> str | None:
+        return cookie(request.headers.getlist("cookie"), self._cookie)
+
+    def _name(self, request: Request) -> str | None:
+        return self._access.signed_in(self._secret(request))
+
+    def _may_look(self, request: Request) -> bool:
+        try:
+            self._access.look("/live/me", client(request), request.headers.get("authorization", ""), None)
+        except Denied:
+            return False
+        return True
+
+    # --- data --------------------------------------------------------------------------------------------------
+
+    async def facts(self, request: Request) -> Response:
+        """All that a browser needs when it comes; made at most about once a second for all of them."""
+        self._access.not_foreign(request.headers)
+        now = time.monotonic()
+        if self._facts is None or self._facts_made < max(self.hub.looked, now - self._limits.tick_s):
+            self._facts_made = now
+            self._facts = asyncio.create_task(self.reads.do(lambda: encode(self._page.facts())))
+        body = await self._asked("facts", asyncio.shield(self._facts))
+        return Response(body, media_type="application/json")
+
+    async def events(self, request: Request) -> Response:
+        """The stream of events."""
+        self._access.not_foreign(request.headers)
+        if request.method != "GET":
+            raise Denied(405, "GET only")
+        try:
+            watcher = self.hub.join(request.headers.get("last-event-id", ""))
+        except Full as error:
+            raise Denied(503, str(error), 30) from None
+        connection = request.scope["state"]["connection"]
+        assert isinstance(connection, Connection)
+        connection.small_buffer()
+        return Events(self.hub, watcher)
+
+    async def blob(self, request: Request) -> Response:
+        """An array or a picture that is fetched when somebody wants to see it."""
+        self._access.not_foreign(request.headers)
+        kind, name = word(request.path_params["kind"]), word(request.path_params["name"])
+        query = read_query(request)
+        if self._sending >= self._limits.bodies:
+            raise Denied(503, "too many pictures are under way; ask again in a moment", 1)
+        self._sending += 1
+        try:
+            found = await self._asked(f"blob {kind}", self.reads.do(lambda: self._page.blob(kind, name, query)))
+            if found is None:
+                raise Denied(404, "no longer kept, or never there")
+            head = encode(dict(found.head))
+            if len(head) > HEAD_BYTES:
+                raise RuntimeError(f"head of blob {kind} has {len(head)} bytes")
+        except BaseException:
+            self._sending -= 1
+            raise
+        return Sent(found, head, self._sent)
+
+    def _sent(self) -> None:
+        self._sending -= 1
+
+    async def act(self, request: Request) -> Response:
+        """A signed-in person changes something."""
+        self._access.same_site(request.headers)
+        secret = self._secret(request)
+        name = self._access.signed_in(secret)
+        if secret is None or name is None:
+            raise Denied(401, "sign in first")
+        if not self._pace.take(secret):
+            raise Denied(429, "too often; wait a moment", 1)
+        action = word(request.path_params["action"])
+        body = await read_body(request, self._limits.body)
+        self.counts["acts"] += 1
+        try:
+            done = await self._asked(f"act {action}", self.acts.do(lambda: encode(self._page.act(action, body, name))))
+        except Denied:
+            self.counts["acts_refused"] += 1
+            raise
+        return Response(done, media_type="application/json")
+
+    async def _asked(self, what: str, answer: Awaitable[T]) -> T:
+        try:
+            result = await answer
+        except Refused as error:
+            raise Denied(409, str(error)) from None
+        except Busy as error:
+            raise Denied(503, str(error), 1) from None
+        except Exception as error:
+            raise Denied(500, self.troubles.add(what, error)) from None
+        self.troubles.over(what)
+        return result
+
+    def close(self) -> None:
+        """Let go of everybody. Called in the event loop."""
+        self.hub.end()
+        for lane in (self.ticks, self.reads, self.acts):
+            lane.close()
+
+
+class Events(StreamingResponse):
+    """The stream of events to one browser."""
+
+    def __init__(self, hub: Hub, watcher: Watcher) -> None:
+        super().__init__(hub.events(watcher), headers={"X-Accel-Buffering": "no"}, media_type="text/event-stream")
+        self._hub = hub
+        self._watcher = watcher
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send, until the browser goes or the server ends."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._hub.leave(self._watcher)
+
+
+class Sent(Response):
+    """A blob, sent in slices: given whole, uvicorn would copy it into its buffer for everybody who reads slowly."""
+
+    def __init__(self, blob: Blob, head: bytes, over: Callable[[], None]) -> None:
+        headers = {"X-Beamsieve": head.decode("ascii"), "Content-Length": str(len(blob.body))}
+        if blob.lasting:
+            headers["Cache-Control"] = "private, max-age=86400, immutable"
+        super().__init__(None, headers=headers, media_type=blob.kind)
+        self._blob = blob.body
+        self._over = over
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send the head, then the slices, each when the one before has gone out."""
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            for at in range(0, len(self._blob), SLICE):
+                part = self._blob[at : at + SLICE]
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._over()
+
+
+def say(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    """A short answer in JSON."""
+    return Response(json.dumps(body).encode() + b"\n", status, headers, media_type="application/json")
+
+
+def client(request: Request) -> str:
+    """The address of the peer; what proxies say of others is not believed."""
+    return request.client.host if request.client is not None else ""

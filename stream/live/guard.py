@@ -1,0 +1,103 @@
+"""What holds for every request: its size, the host it names, who may look, the headers of every answer, no traces."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from .access import Access, Denied, cookie
+from .answers import Site, say
+from .limits import Limits
+
+log = logging.getLogger(__name__)
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Sent with every answer."""
+SHELL = ("/", "/login", "/logout", "/live/me")
+ELSEWHERE = "not here; try /metrics, /healthz or /readyz"
+
+
+class Guard:
+    """The ASGI application: looks at a request before any address is looked up, and at every answer."""
+
+    def __init__(
+        self, routes: Sequence[Route], access: Access, limits: Limits, site: Site | None, cookie_name: str
+    ) -> None:
+        self._router = Router(routes, redirect_slashes=False, default=_nowhere)
+        self._access = access
+        self._limits = limits
+        self._site = site
+        self._cookie = cookie_name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        begun = False
+
+        async def dressed(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                headers = MutableHeaders(raw=message["headers"])
+                headers.update(HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        try:
+            self._check(scope)
+            await self._router({**scope, "app": self}, receive, dressed)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if begun:
+                raise
+            await self._explained(error, scope)(scope, receive, dressed)
+
+    def _check(self, scope: Scope) -> None:
+        if len(scope["raw_path"]) + len(scope["query_string"]) > self._limits.url:
+            raise Denied(414, f"the address is too long: at most {self._limits.url} characters")
+        path = scope["path"]
+        if path == "/healthz":
+            return
+        headers = Headers(scope=scope)
+        if not self._access.host_allowed(headers.get("host", "")):
+            raise Denied(403, "Host: the daemon does not go by this name; add it to service.names if it should")
+        if path in SHELL or path.startswith("/static/"):
+            return
+        name = self._access.signed_in(cookie(headers.getlist("cookie"), self._cookie))
+        client = scope["client"][0] if scope.get("client") else ""
+        self._access.look(path, client, headers.get("authorization", ""), name)
+
+    def _explained(self, error: Exception, scope: Scope) -> Response:
+        if self._site is not None:
+            self._site.counts["refused"] += 1
+        if isinstance(error, HTTPException):
+            text = ELSEWHERE if error.status_code == 404 else str(error.detail)
+            return say(error.status_code, {"error": text}, dict(error.headers or {}))
+        if isinstance(error, Denied):
+            extra = {"Retry-After": f"{max(1, round(error.wait_s))}"} if error.wait_s else {}
+            if error.status == 401:
+                extra["WWW-Authenticate"] = "Bearer"
+            return say(error.status, {"error": str(error)}, extra)
+        log.error("live page: %s %s", scope["method"], type(error).__name__, exc_info=error)
+        return say(500, {"error": "failed; the daemon's log says more"})
+
+
+async def _nowhere(_: Scope, _receive: Receive, _send: Send) -> None:
+    raise Denied(404, ELSEWHERE)
