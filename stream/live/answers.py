@@ -1,86 +1,49 @@
-"""What the page's server answers to each address."""
+"""What the page's server answers to each address of the page."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from prometheus_client import exposition
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from ..flow.metrics import Metrics
 from .access import SESSION_S, Access, Denied, cookie
 from .assets import Asset, read_assets
 from .attempts import Pace
+from .bodies import Events, Sent
 from .connection import Connection
-from .events import Full, Hub, Troubles, Watcher, encode
+from .events import Full, Hub, Troubles, encode
 from .lanes import Busy, Lane
 from .limits import Limits
-from .page import Blob, Page, Refused
+from .page import Page, Refused
 from .requests import read_body, read_query, text_of, word
+from .vitals import say
 
 T = TypeVar("T")
-SLICE = 1 << 16
 HEAD_BYTES = 4096
-COUNTED = (
-    "signed_in",
-    "sign_ins_refused",
-    "acts",
-    "acts_refused",
-    "browsers_refused",
-    "pictures_missed",
-    "refused",
-)
-
-
-class Vitals:
-    """/metrics, /healthz and /readyz: the same with and without a page."""
-
-    def __init__(self, metrics: Metrics, problems: Callable[[], list[str]], lane: Lane) -> None:
-        self._metrics = metrics
-        self._registry = metrics.registry()
-        self._problems = problems
-        self._lane = lane
-
-    def routes(self) -> list[Route]:
-        """Their addresses."""
-        return [
-            Route("/metrics", self.metrics),
-            Route("/healthz", self.healthz),
-            Route("/readyz", self.readyz),
-        ]
-
-    async def metrics(self, request: Request) -> Response:
-        """What Prometheus scrapes, in the format it asks for."""
-        make, kind = exposition.choose_encoder(request.headers.get("accept", ""))
-        body = await self._lane.do(lambda: make(self._registry))
-        return Response(body, headers={"Content-Type": kind})
-
-    async def healthz(self, _: Request) -> Response:
-        """The process lives."""
-        return say(200, {"alive": True, "beamline": self._metrics.beamline})
-
-    async def readyz(self, _: Request) -> Response:
-        """Whether the daemon can be relied on, and why not."""
-        found = await self._lane.do(self._problems)
-        return say(503 if found else 200, {"ready": not found, "problems": found})
 
 
 class Site:
     """The page, its files, and what it asks for."""
 
-    def __init__(self, page: Page, access: Access, limits: Limits, cookie_name: str) -> None:
-        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
-        self.troubles = Troubles()
-        self.ticks, self.reads, self.acts = Lane("ticks", 1), Lane("reads", 2), Lane("acts", 1, room=16)
-        self.hub = Hub(page, self.ticks, limits, self.troubles, self.counts)
+    def __init__(
+        self,
+        page: Page,
+        access: Access,
+        limits: Limits,
+        cookie_name: str,
+        troubles: Troubles,
+        counts: Counter[str],
+    ) -> None:
+        self._ticks, self._reads, self._acts = Lane("ticks", 1), Lane("reads", 2), Lane("acts", 1, room=16)
+        self.hub = Hub(page, self._ticks, limits, troubles, counts)
+        self._counts = counts
+        self._troubles = troubles
         self._page = page
         self._access = access
         self._limits = limits
@@ -140,10 +103,10 @@ class Site:
         try:
             secret = self._access.sign_in(client(request), token, name)
         except Denied:
-            self.counts["sign_ins_refused"] += 1
+            self._counts["sign_ins_refused"] += 1
             raise
         self._access.sign_out(self._secret(request))
-        self.counts["signed_in"] += 1
+        self._counts["signed_in"] += 1
         answer = say(200, {"signed_in": True, "name": self._access.signed_in(secret)})
         self._set_cookie(request, answer, secret, SESSION_S)
         return answer
@@ -188,7 +151,7 @@ class Site:
         now = time.monotonic()
         if self._facts is None or self._facts_made < max(self.hub.looked, now - self._limits.tick_s):
             self._facts_made = now
-            self._facts = asyncio.create_task(self.reads.do(lambda: encode(self._page.facts())))
+            self._facts = asyncio.create_task(self._reads.do(lambda: encode(self._page.facts())))
         body = await self._asked("facts", asyncio.shield(self._facts))
         return Response(body, media_type="application/json")
 
@@ -198,13 +161,19 @@ class Site:
         if request.method != "GET":
             raise Denied(405, "GET only")
         try:
-            watcher = self.hub.join(request.headers.get("last-event-id", ""))
+            watcher = self.hub.join(request.headers.get("last-event-id", ""), self._may_go_on(request))
         except Full as error:
             raise Denied(503, str(error), 30) from None
         connection = request.scope["state"]["connection"]
         assert isinstance(connection, Connection)
         connection.small_buffer()
         return Events(self.hub, watcher)
+
+    def _may_go_on(self, request: Request) -> Callable[[], bool]:
+        secret = self._secret(request)
+        if self._access.loopback or self._access.signed_in(secret) is None:
+            return lambda: True
+        return lambda: self._access.signed_in(secret) is not None
 
     async def blob(self, request: Request) -> Response:
         """An array or a picture that is fetched when somebody wants to see it."""
@@ -215,7 +184,7 @@ class Site:
             raise Denied(503, "too many pictures are under way; ask again in a moment", 1)
         self._sending += 1
         try:
-            found = await self._asked(f"blob {kind}", self.reads.do(lambda: self._page.blob(kind, name, query)))
+            found = await self._asked(f"blob {kind}", self._reads.do(lambda: self._page.blob(kind, name, query)))
             if found is None:
                 raise Denied(404, "no longer kept, or never there")
             head = encode(dict(found.head))
@@ -240,11 +209,11 @@ class Site:
             raise Denied(429, "too often; wait a moment", 1)
         action = word(request.path_params["action"])
         body = await read_body(request, self._limits.body)
-        self.counts["acts"] += 1
+        self._counts["acts"] += 1
         try:
-            done = await self._asked(f"act {action}", self.acts.do(lambda: encode(self._page.act(action, body, name))))
+            done = await self._asked(f"act {action}", self._acts.do(lambda: encode(self._page.act(action, body, name))))
         except Denied:
-            self.counts["acts_refused"] += 1
+            self._counts["acts_refused"] += 1
             raise
         return Response(done, media_type="application/json")
 
@@ -256,59 +225,15 @@ class Site:
         except Busy as error:
             raise Denied(503, str(error), 1) from None
         except Exception as error:
-            raise Denied(500, self.troubles.add(what, error)) from None
-        self.troubles.over(what)
+            raise Denied(500, self._troubles.add(what, error)) from None
+        self._troubles.over(what)
         return result
 
     def close(self) -> None:
         """Let go of everybody. Called in the event loop."""
         self.hub.end()
-        for lane in (self.ticks, self.reads, self.acts):
+        for lane in (self._ticks, self._reads, self._acts):
             lane.close()
-
-
-class Events(StreamingResponse):
-    """The stream of events to one browser."""
-
-    def __init__(self, hub: Hub, watcher: Watcher) -> None:
-        super().__init__(hub.events(watcher), headers={"X-Accel-Buffering": "no"}, media_type="text/event-stream")
-        self._hub = hub
-        self._watcher = watcher
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send, until the browser goes or the server ends."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._hub.leave(self._watcher)
-
-
-class Sent(Response):
-    """A blob, sent in slices: given whole, uvicorn would copy it into its buffer for everybody who reads slowly."""
-
-    def __init__(self, blob: Blob, head: bytes, over: Callable[[], None]) -> None:
-        headers = {"X-Beamsieve": head.decode("ascii"), "Content-Length": str(len(blob.body))}
-        if blob.lasting:
-            headers["Cache-Control"] = "private, max-age=86400, immutable"
-        super().__init__(None, headers=headers, media_type=blob.kind)
-        self._blob = blob.body
-        self._over = over
-
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Send the head, then the slices, each when the one before has gone out."""
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            for at in range(0, len(self._blob), SLICE):
-                part = self._blob[at : at + SLICE]
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        finally:
-            self._over()
-
-
-def say(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
-    """A short answer in JSON."""
-    return Response(json.dumps(body).encode() + b"\n", status, headers, media_type="application/json")
 
 
 def client(request: Request) -> str:

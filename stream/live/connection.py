@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -13,7 +14,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .limits import Limits
 
 LEAST_TAKEN = 1 << 15  # bytes a slow reader must take within ``stalled_s``
-SEND_BUFFER = 1 << 18
+SEND_BUFFER = 1 << 16
+HIGH_WATER = 1 << 14
 
 
 class Connection(H11Protocol):
@@ -23,7 +25,8 @@ class Connection(H11Protocol):
     hold a connection for good, and one that never reads would hold the answer in memory.
     """
 
-    limits: ClassVar[Limits] = Limits()
+    limits: ClassVar[Limits]
+    counts: ClassVar[Counter[str]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -36,7 +39,7 @@ class Connection(H11Protocol):
         assert isinstance(transport, asyncio.Transport)
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
-            transport.abort()
+            self._give_up("connections_refused")
         else:
             self._expect()
 
@@ -69,14 +72,15 @@ class Connection(H11Protocol):
             self._stalled = None
 
     def small_buffer(self) -> None:
-        """Let the system keep little of what was not read yet: what is shown is to be new, and a stall to be seen."""
+        """Keep little of what was not read yet: what is shown is to be new, and a stall to be seen."""
+        self.transport.set_write_buffer_limits(HIGH_WATER)
         peer = self.transport.get_extra_info("socket")
         with suppress(OSError):
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     def _expect(self) -> None:
         if self._late is None:
-            self._late = self.loop.call_later(self.limits.request_s, self.transport.abort)
+            self._late = self.loop.call_later(self.limits.request_s, self._give_up, "requests_late")
 
     def _watch(self, size: int) -> None:
         self._stalled = self.loop.call_later(self.limits.stalled_s, self._judge, size)
@@ -84,11 +88,15 @@ class Connection(H11Protocol):
     def _judge(self, before: int) -> None:
         size = self.transport.get_write_buffer_size()
         if size > before - LEAST_TAKEN:
-            self.transport.abort()
+            self._give_up("readers_stalled")
         else:
             self._watch(size)
 
+    def _give_up(self, why: str) -> None:
+        self.counts[why] += 1
+        self.transport.abort()
 
-def connection_type(limits: Limits) -> type[Connection]:
-    """``Connection`` with other limits (uvicorn makes one itself for every peer)."""
-    return type("Connection", (Connection,), {"limits": limits})
+
+def connection_type(limits: Limits, counts: Counter[str]) -> type[Connection]:
+    """``Connection`` with these limits, counting what it gives up (uvicorn makes one itself for every peer)."""
+    return type("Connection", (Connection,), {"limits": limits, "counts": counts})

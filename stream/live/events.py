@@ -10,7 +10,7 @@ import secrets
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,11 +62,15 @@ class Troubles:
 
 @dataclass(slots=True, eq=False)
 class Watcher:
-    """How far one browser has come: the number of its last state and trouble, its last picture."""
+    """How far one browser has come: the number of its last state, what troubles it knows of, its last picture.
 
-    state: int = 0
+    ``may``: whether it may go on watching; asked before every event.
+    """
+
+    state: int
+    picture: int
+    may: Callable[[], bool]
     trouble: bytes = NO_TROUBLE
-    picture: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +121,13 @@ class Hub:
         self._ended = True
         self._tell()
 
-    def join(self, last: str = "") -> Watcher:
+    def join(self, last: str, may: Callable[[], bool]) -> Watcher:
         """A browser comes; ``last``: the id of the last picture it had. Raises ``Full``. Belongs with ``leave``."""
         if len(self._watchers) >= self._limits.browsers:
             self._counts["browsers_refused"] += 1
             raise Full(f"{self._limits.browsers} browsers watch already; close one of them")
         fresh = time.monotonic() - self.looked < FRESH_S
-        watcher = Watcher(self._number - fresh, NO_TROUBLE, self._after(last))
+        watcher = Watcher(self._number - fresh, self._after(last), may)
         self._watchers.add(watcher)
         self._someone.set()
         return watcher
@@ -138,7 +142,7 @@ class Hub:
     async def events(self, watcher: Watcher) -> AsyncIterator[bytes]:
         """What one browser is sent, until the server ends."""
         yield b"retry: 2000\n\n"
-        while not self._ended:
+        while not self._ended and watcher.may():
             news = self._news
             event = self._next(watcher)
             if event is None:

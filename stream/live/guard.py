@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,10 +13,10 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from .access import Access, Denied, cookie
-from .answers import Site, say
+from .events import Troubles
+from .lanes import Busy
 from .limits import Limits
-
-log = logging.getLogger(__name__)
+from .vitals import say
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -30,6 +30,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 """Sent with every answer."""
+VITALS = ("/metrics", "/readyz")
 SHELL = ("/", "/login", "/logout", "/live/me")
 ELSEWHERE = "not here; try /metrics, /healthz or /readyz"
 
@@ -38,13 +39,20 @@ class Guard:
     """The ASGI application: looks at a request before any address is looked up, and at every answer."""
 
     def __init__(
-        self, routes: Sequence[Route], access: Access, limits: Limits, site: Site | None, cookie_name: str
+        self,
+        routes: Sequence[Route],
+        access: Access,
+        limits: Limits,
+        cookie_name: str,
+        troubles: Troubles,
+        counts: Counter[str],
     ) -> None:
         self._router = Router(routes, redirect_slashes=False, default=_nowhere)
         self._access = access
         self._limits = limits
-        self._site = site
         self._cookie = cookie_name
+        self._troubles = troubles
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -85,8 +93,7 @@ class Guard:
         self._access.look(path, client, headers.get("authorization", ""), name)
 
     def _explained(self, error: Exception, scope: Scope) -> Response:
-        if self._site is not None:
-            self._site.counts["refused"] += 1
+        self._counts["refused"] += 1
         if isinstance(error, HTTPException):
             text = ELSEWHERE if error.status_code == 404 else str(error.detail)
             return say(error.status_code, {"error": text}, dict(error.headers or {}))
@@ -95,8 +102,10 @@ class Guard:
             if error.status == 401:
                 extra["WWW-Authenticate"] = "Bearer"
             return say(error.status, {"error": str(error)}, extra)
-        log.error("live page: %s %s", scope["method"], type(error).__name__, exc_info=error)
-        return say(500, {"error": "failed; the daemon's log says more"})
+        if isinstance(error, Busy):
+            return say(503, {"error": str(error)}, {"Retry-After": "1"})
+        what = scope["path"] if scope["path"] in VITALS else "a request"
+        return say(500, {"error": self._troubles.add(what, error)})
 
 
 async def _nowhere(_: Scope, _receive: Receive, _send: Send) -> None:

@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,18 +18,32 @@ from starlette.routing import Route
 
 from ..flow.metrics import Metrics
 from .access import Access
-from .answers import Site, Vitals
+from .answers import Site
 from .connection import connection_type
+from .events import Troubles
 from .guard import Guard
 from .lanes import Lane
 from .limits import Limits
 from .page import Page
+from .vitals import Vitals
 
 log = logging.getLogger(__name__)
 
 START_S = 10.0
 GOODBYE_S = 0.3  # for answers that are under way when the server closes
 CLOSE_S = 5.0
+COUNTED = (
+    "signed_in",
+    "sign_ins_refused",
+    "acts",
+    "acts_refused",
+    "browsers_refused",
+    "pictures_missed",
+    "refused",
+    "connections_refused",
+    "requests_late",
+    "readers_stalled",
+)
 
 
 class Logged(logging.Handler):
@@ -61,12 +76,14 @@ class LiveServer:
         self._socket = listen(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._vitals = Lane("vitals", 2)
-        # Cookies do not know of ports: two daemons on one host would take each other's away.
-        self._site = Site(page, access, limits, f"beamsieve_{self.port}") if page is not None else None
+        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+        troubles = Troubles()
+        cookie = f"beamsieve_{self.port}"  # cookies do not know of ports: two daemons would take each other's away
+        self._site = Site(page, access, limits, cookie, troubles, self._counts) if page is not None else None
         routes = Vitals(metrics, problems, self._vitals).routes()
         routes += self._site.routes() if self._site is not None else [Route("/", _no_page)]
-        guard = Guard(routes, access, limits, self._site, f"beamsieve_{self.port}")
-        self._uvicorn = uvicorn.Server(_configuration(guard, limits))
+        guard = Guard(routes, access, limits, cookie, troubles, self._counts)
+        self._uvicorn = uvicorn.Server(_configuration(guard, limits, self._counts))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="page-http", daemon=True)
         self._thread.start()
@@ -79,8 +96,8 @@ class LiveServer:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """What happened so far, by kind."""
-        return dict(self._site.counts) if self._site is not None else {}
+        """How often each of ``COUNTED`` happened."""
+        return dict(self._counts)
 
     def close(self) -> None:
         """Stop answering: within a second, whoever is connected."""
@@ -143,12 +160,12 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def _configuration(guard: Guard, limits: Limits) -> uvicorn.Config:
+def _configuration(guard: Guard, limits: Limits, counts: Counter[str]) -> uvicorn.Config:
     uvicorn_log = logging.getLogger("uvicorn.error")
     uvicorn_log.handlers, uvicorn_log.propagate = [Logged(logging.ERROR)], False
     return uvicorn.Config(
         guard,
-        http=connection_type(limits),
+        http=connection_type(limits, counts),
         loop="asyncio",
         ws="none",
         lifespan="off",
