@@ -103,6 +103,15 @@ export class Micrograph {
     this.told.picked(index);
   }
 
+  /** Bring a pick's place into the middle, so large that the particle is well seen. */
+  lookAt(x, y) {
+    const across = 5 * (this.circles.picks?.diameter_px ?? 100);
+    const scale = Math.min(this.view.width, this.view.height) / across;
+    if (scale > this.view.scale) this.view.zoom(scale / this.view.scale);
+    this.view.centre(x + 0.5, y + 0.5);
+    this.draw();
+  }
+
   /** Select the next (or, with -1, the previous) circle in order of score. */
   step(by) {
     const shown = [];

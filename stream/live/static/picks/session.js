@@ -12,7 +12,7 @@ export class Session {
   #factsAt = 0;
   #factsTimer = 0;
 
-  /** `fetchFacts()` gives the facts anew, as a promise. */
+  /** `fetchFacts()` fetches the facts anew, and gives a promise; they come by `facts`. */
   constructor(fetchFacts) {
     this.fetchFacts = fetchFacts;
     this.rows = []; // newest last
@@ -83,7 +83,7 @@ export class Session {
     this.#factsTimer = setTimeout(async () => {
       this.#factsAt = Date.now();
       try {
-        this.facts(await this.fetchFacts());
+        await this.fetchFacts();
       } catch {
         // The connection is lost; the next snapshot asks again.
       } finally {

@@ -11,14 +11,14 @@ export function table(session) {
   const { root, body, note } = panel("Micrographs", { area: "table", wide: true });
   const text = el("input", { type: "search", placeholder: "name, square, hole", "aria-label": "Filter by text", name: "filter" });
   const only = el("input", { type: "checkbox", name: "warnings" });
-  const scroller = el("div", { class: "rows", tabindex: "0", role: "group", "aria-label": "Micrographs: arrow keys choose a row" });
+  const scroller = el("div", { class: "table-rows", tabindex: "0", role: "group", "aria-label": "Micrographs: arrow keys choose a row" });
   const head = el("tr");
   const rowsBody = el("tbody");
   const [above, below] = [el("tbody", { "aria-hidden": "true" }), el("tbody", { "aria-hidden": "true" })];
   for (const spacer of [above, below]) spacer.append(el("tr", {}, el("td")));
   const grid = el("table", {}, el("thead", {}, head), above, rowsBody, below);
   scroller.append(grid);
-  const bar = el("div", { class: "bar" }, el("label", { class: "switch" }, "Filter ", text), el("label", { class: "switch" }, only, "Warnings only"));
+  const bar = el("div", { class: "tools-row" }, el("label", { class: "switch" }, "Filter ", text), el("label", { class: "switch" }, only, "Warnings only"));
   body.append(bar, scroller);
 
   const state = { by: "time", rising: false, columns: [], found: [] };

@@ -2,6 +2,7 @@
 
 import { colourOf } from "../colours.js";
 import { el, fmt, panel, setText } from "../dom.js";
+import { lock } from "../net.js";
 import { thumbnail } from "./grey.js";
 import { colourBar } from "./legend.js";
 import { Micrograph } from "./micrograph.js";
@@ -25,7 +26,10 @@ export function viewer(session, net, marks, say) {
     net,
     scoreColour,
     {
-      changed: () => tell(),
+      changed: () => {
+        arrive();
+        tell();
+      },
       picked: () => tell(),
       added: (x, y) => add(x, y),
       hover: (x, y) => setText(parts.cursor, inside(x, y) ? `x ${Math.round(x)}, y ${Math.round(y)} px` : ""),
@@ -59,7 +63,7 @@ export function viewer(session, net, marks, say) {
     setText(parts.count, view.error || (picks ? `${shown} picks at ${fmt.number(at, 2)}` : "…"));
     canvas.setAttribute("aria-label", `${row ? short(row.name) : "No micrograph"}: ${shown} picks`);
     setText(parts.readout, readout(view));
-    for (const button of parts.verdicts) button.disabled = view.selected < 0;
+    unlock();
   }
 
   function restate() {
@@ -70,12 +74,13 @@ export function viewer(session, net, marks, say) {
     tell();
   }
 
+  const unlock = lock(net, parts.verdicts, null, () => (view.selected < 0 ? "Select a pick first." : ""));
   parts.bind(view, session, mark);
   body.append(
     parts.strip,
     el("div", { class: "field-frame" }, canvas, el("div", { class: "zoom" }, parts.zoom)),
-    el("div", { class: "bar" }, parts.switches),
-    el("div", { class: "bar readout" }, parts.readout, parts.cursor, el("span", { class: "buttons" }, parts.verdicts)),
+    el("div", { class: "tools-row" }, parts.switches),
+    el("div", { class: "tools-row readout" }, parts.readout, parts.cursor, el("span", { class: "buttons" }, parts.verdicts)),
     el("p", { class: "quiet", id: "micrograph-help", text: HELP }),
   );
 
@@ -90,7 +95,44 @@ export function viewer(session, net, marks, say) {
     view.show(session.chosen, picture ? thumbnail(picture, "") : null, size);
     restate();
   });
-  return { root, view, restate, tell };
+
+  let wanted = null; // a candidate to select once its micrograph's picks are here
+  function arrive() {
+    if (wanted === null || wanted.row !== view.id || !view.circles.picks) return;
+    const { index, x, y } = wanted;
+    wanted = null;
+    view.circles.candidates ||= !view.circles.isPick(index);
+    parts.candidates.checked = view.circles.candidates;
+    view.lookAt(x ?? view.circles.picks.x[index], y ?? view.circles.picks.y[index]);
+    view.select(index);
+  }
+
+  /** Show the micrograph of a particle's picture, and the particle in it. */
+  function goTo({ id, row, x, y }) {
+    wanted = { row: String(row ?? String(id).split("/")[0]), index: Number(String(id).split("/").at(-1)), x, y };
+    session.choose(wanted.row);
+    canvas.scrollIntoView({ block: "nearest" });
+    canvas.focus({ preventScroll: true });
+    arrive();
+  }
+
+  /** The picks at a threshold that is being dragged; null: at the one that holds. */
+  function preview(value) {
+    if (view.circles.preview === value) return;
+    view.circles.preview = value;
+    view.draw();
+    tell();
+  }
+
+  /** Rows have changed: picks are fetched again where the shown micrograph has others now. */
+  function changed() {
+    const row = session.byId.get(view.id);
+    const { picks } = view.circles;
+    if (row && picks && row.threshold !== null && Math.abs(row.threshold - picks.threshold) > 1e-6) view.reload();
+    tell();
+  }
+
+  return { root, view, restate, goTo, preview, changed };
 }
 
 /** What the selected pick is, in words. */
@@ -125,11 +167,12 @@ function controls() {
   ];
   const count = el("strong", { class: "count" });
   return {
-    strip: el("div", { class: "strip", role: "group", "aria-label": "Last micrographs" }),
-    switches: [count, followLabel, circlesLabel, candidatesLabel, addingLabel, el("span", { class: "legend" }, "score 0", legend, "1")],
+    strip: el("div", { class: "mg-strip", role: "group", "aria-label": "Last micrographs" }),
+    switches: [count, followLabel, circlesLabel, candidatesLabel, addingLabel, el("span", { class: "colours" }, "score 0", legend, "1")],
     readout: el("span", { class: "what", "aria-live": "polite" }),
     cursor: el("span", { class: "cursor" }),
     follow,
+    candidates,
     count,
     zoom,
     verdicts,
@@ -171,7 +214,7 @@ function strip(parent, session) {
 
 function thumb(picture, session) {
   const canvas = thumbnail(picture, short(picture.name ?? picture.id));
-  const button = el("button", { type: "button", class: "thumb", title: picture.name, dataset: { id: String(picture.id) } }, canvas, el("span"));
+  const button = el("button", { type: "button", class: "mg-thumb", title: picture.name, dataset: { id: String(picture.id) } }, canvas, el("span"));
   button.addEventListener("click", () => session.choose(String(picture.id)));
   return button;
 }

@@ -1,4 +1,4 @@
-// Panel: what the session gives: numbers to read across the room, and picks per micrograph as a trend.
+// What the session gives: tiles to read across the room, and a panel with picks per micrograph as a trend.
 
 import { chart } from "../charts.js";
 import { INK } from "../colours.js";
@@ -7,6 +7,7 @@ import { el, fmt, panel, setText } from "../dom.js";
 const LAST = 10;
 const MOST = 1500; // points that are drawn: a trend of more is thinned by medians of neighbours
 const POOR = 0.5;
+const LOW = 0.8;
 
 /** Running medians of the last ten, of numbers in order of time. */
 export function recentMedians(values, last = LAST) {
@@ -20,23 +21,38 @@ export function median(values) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** The state in one glance: [word, class, sentence]. */
-export function glance(found) {
-  if (!found || !found.micrographs) return ["no micrograph yet", "unknown", "The first one is awaited."];
+/** How the last ten compare with the session: [word, tone, sentence]. */
+export function compared(found) {
+  if (!found || !found.micrographs) return ["no micrograph yet", "", "The first one is awaited."];
   const { ratio, recent, median: session } = found;
-  if (ratio === null || ratio === undefined) return ["no picks", "bad", "The session's median is 0: check threshold, pixel size and diameter."];
+  if (ratio === null || ratio === undefined) return ["▲ no picks", "warn", "The session's median is 0: check threshold, pixel size and diameter."];
   const words = `The last ${LAST} give ${fmt.count(recent)} picks each, the session ${fmt.count(session)}`;
-  if (ratio < POOR) return ["poor", "bad", `${words}: less than half. Ice, carbon, or another grid square?`];
-  if (ratio < 0.8) return ["below usual", "warn", `${words}.`];
-  return ["good", "good", `${words}.`];
+  if (ratio < POOR) return ["▲ poor", "warn", `${words}: less than half. Ice, carbon, or another grid square?`];
+  if (ratio < LOW) return ["▼ below usual", "", `${words}.`];
+  return ["● good", "good", `${words}.`];
+}
+
+/** The tiles of a snapshot, as `tools.glance` takes them. */
+export function tiles({ yield: found, waiting }) {
+  if (!found) return [];
+  const [word, tone] = compared(found);
+  const { last, recent, median: session, particles, per_hour: hourly, micrographs, ratio } = found;
+  const files = Object.values(waiting?.reasons ?? {}).reduce((sum, n) => sum + n, 0);
+  const share = typeof ratio === "number" ? `${fmt.percent(ratio)} of the session's median` : "";
+  return [
+    { key: "recent", label: `Picks, last ${LAST}`, value: fmt.count(recent), unit: "median", big: true, tone, note: `${word}${share ? `, ${share}` : ""}` },
+    { key: "last", label: "Picks, last", value: fmt.count(last), note: "of the newest micrograph" },
+    { key: "median", label: "Picks, session", value: fmt.count(session), unit: "median", note: `of ${fmt.count(micrographs)} micrographs` },
+    { key: "particles", label: "Particles", value: fmt.count(particles), note: "picked in this session" },
+    { key: "speed", label: "Micrographs per hour", value: fmt.count(hourly), note: files ? `${fmt.count(files)} files wait` : "no file waits" },
+  ];
 }
 
 export function yields(session) {
-  const { root, body, note } = panel("Yield", { area: "yield" });
-  const [state, sentence] = [el("strong", { class: "state" }), el("span")];
-  const numbers = ["last", "last 10", "session", "particles", "per hour", "micrographs"].map(figure);
+  const { root, body } = panel("Picks per micrograph", { area: "yield" });
+  const state = el("p", { class: "compared", "aria-live": "polite" });
   const holder = el("div");
-  body.append(el("p", { class: "glance", "aria-live": "polite" }, state, sentence), el("div", { class: "figures" }, numbers.map(({ root: one }) => one)), holder);
+  body.append(state, holder);
   const trend = chart(holder, {
     label: "Picks per micrograph, in order, with the median of the last ten and of the session",
     time: false,
@@ -52,14 +68,8 @@ export function yields(session) {
   });
 
   session.on("snapshot", () => {
-    const found = session.snapshot.yield;
-    const [word, kind, text] = glance(found);
-    setText(state, word);
-    state.dataset.kind = kind;
-    setText(sentence, text);
-    setText(note, found ? "picks per micrograph" : "");
-    const values = found ? [found.last, found.recent, found.median, found.particles, found.per_hour, found.micrographs] : [];
-    values.forEach((value, i) => setText(numbers[i].value, fmt.count(value)));
+    const [word, , text] = compared(session.snapshot.yield);
+    setText(state, `${word}. ${text}`);
   });
   session.on("rows", () => trend.set(columns(session.rows)));
   return { root };
@@ -78,9 +88,4 @@ function columns(rows) {
     at.map((i) => recent[Math.min(i + by - 1, recent.length - 1)]),
     at.map(() => all),
   ];
-}
-
-function figure(name) {
-  const value = el("b", { text: "–" });
-  return { root: el("div", { class: "figure" }, value, el("span", { text: name })), value };
 }
