@@ -120,7 +120,6 @@ class Control {
       return false;
     } finally {
       this.busy = "";
-      this.unlock();
       this.dress();
     }
   }
@@ -140,6 +139,7 @@ class Control {
   }
 
   dress() {
+    this.unlock();
     const candidate = this.snapshot?.candidate;
     this.candidate.hidden = !candidate;
     this.trial.hidden = Boolean(candidate);

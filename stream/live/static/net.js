@@ -6,6 +6,7 @@
 //   net.up         whether snapshots come;  net.since  Unix seconds since when they do not
 //   net.on(event, handler)   gives a function that takes the handler away again. A handler of "facts" or "snapshot" that
 //                  comes late is called at once with what is there. Events:
+//                    trouble({problems}): what went wrong in the daemon's own page code, until it is empty again
 //                    sleep(true): hidden for long, connection given back
 //                    me(me)  facts(facts)  snapshot(snapshot)  picture(picture)  connection({up, since})
 //                  "facts" comes again after every reconnection and after net.refresh(): replace, do not append.
@@ -128,6 +129,7 @@ export class Net {
     this.heard = now();
     source.addEventListener("snapshot", (event) => this.take("snapshot", event));
     source.addEventListener("picture", (event) => this.take("picture", event));
+    source.addEventListener("trouble", (event) => this.emit("trouble", JSON.parse(event.data)));
     source.onerror = () => source === this.source && this.lost();
   }
 

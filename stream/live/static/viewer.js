@@ -2,7 +2,7 @@
 //
 //   openArray({
 //     title,                       text
-//     data, shape,                 typed array and [h, w], row by row
+//     data, shape,                 typed array and [h, w] or [modules, h, w], row by row
 //     facts: [[name, text], …],    the list beside it; or an object {name: text}
 //     map: "inferno", log: true,   to begin with; the last choice of the person is kept while the page is open
 //     quantile: 0.999,             the top of the scale is this quantile of the values
@@ -23,7 +23,8 @@ const chosen = { map: null, log: null }; // what the person chose last
 class View {
   constructor(given) {
     this.given = given;
-    [this.h, this.w] = given.shape;
+    this.w = given.shape[given.shape.length - 1];
+    this.h = given.shape.slice(0, -1).reduce((a, b) => a * b, 1); // modules stand below each other
     this.map = chosen.map ?? given.map ?? "inferno";
     this.log = chosen.log ?? given.log ?? true;
     [this.low, this.high] = range(given.data, given.quantile ?? 0.999);

@@ -1,0 +1,173 @@
+// The panels of the XFEL beamline: hit rate, curve, classes, frames, powder, scores, review, control, ledger, stages.
+//
+//   mount(root, net, tools)    see main.js
+
+import { chart, History } from "./charts.js";
+import { INK } from "./colours.js";
+import { control } from "./control.js";
+import { el, fmt, panel, rows, setText } from "./dom.js";
+import { bar, flow } from "./flow.js";
+import { histogram } from "./histogram.js";
+import { powder } from "./powder.js";
+import { review } from "./review.js";
+import { strips } from "./strips.js";
+import { openBlob } from "./viewer.js";
+
+const HOUR = 3600;
+const SPANS = [["1 min", 60], ["10 min", 600], ["1 h", HOUR]];
+const GROUPS = { accepted: "accepted", rejected: "rejected", random_miss: "random miss" };
+
+const plain = (value) => (typeof value === "number" ? fmt.number(value, 4) : typeof value === "object" && value !== null ? JSON.stringify(value) : String(value));
+
+// What a frame's head says, as lines of the viewer: probabilities by class, then everything else by its own name.
+export function frameFacts(head, labels = []) {
+  const { shape, dtype, probabilities, ...others } = head;
+  const lines = [];
+  for (const [name, value] of Object.entries(others)) {
+    const nested = value && typeof value === "object" && !Array.isArray(value) ? Object.entries(value) : [[name, value]];
+    for (const [key, one] of nested) lines.push([key, one === null ? "–" : plain(one)]);
+  }
+  const shares = Array.isArray(probabilities) ? probabilities.map((p, i) => [labels[i] ?? i, p]) : Object.entries(probabilities ?? {});
+  for (const [label, p] of shares) lines.push([`probability of ${label}`, fmt.number(p)]);
+  lines.push(["size", `${shape.join(" × ")} ${dtype}`]);
+  return lines;
+}
+
+function opener(net) {
+  return (picture) =>
+    openBlob(net, {
+      kind: "frame", name: picture.id, title: `Shot ${picture.key}, ${GROUPS[picture.group] ?? picture.group}`, unit: "photons", log: true,
+      facts: (head) => frameFacts(head, net.facts?.labels),
+    });
+}
+
+function rateTiles({ hits, speed, counts = {}, latency_s: latency = {} }) {
+  const windows = hits?.windows ?? [];
+  const rates = windows.map(({ name, rate, low, high, hits: n, shots }) => ({
+    key: `rate ${name}`, label: `Hit rate, ${name}`, value: fmt.share(rate), unit: rate === null ? "" : "%", big: true,
+    note: rate === null ? "no shot yet" : `${fmt.share(low)} – ${fmt.share(high)} % (95 %), ${fmt.count(n)} of ${fmt.count(shots)}`,
+  }));
+  const lost = (counts.dropped ?? 0) + (counts.failed ?? 0);
+  const share = counts.read ? lost / counts.read : 0;
+  return [
+    ...rates,
+    { key: "speed", label: "Frames/s", value: fmt.number(speed?.frames_per_s), note: `${fmt.bytes(speed?.bytes_per_s)}/s, ${fmt.seconds(latency.median)} to a verdict` },
+    { key: "lost", label: "Lost", value: fmt.share(share), unit: "%", tone: lost ? "warn" : "good", note: lost ? `▲ ${fmt.count(counts.dropped)} dropped, ${fmt.count(counts.failed)} failed` : "✓ no frame lost" },
+  ];
+}
+
+class Curve {
+  constructor(net) {
+    this.net = net;
+    this.history = new History(HOUR);
+    this.span = 600;
+    this.panel = panel("Hit rate and speed", { area: "curve", wide: true });
+    this.root = this.panel.root;
+    this.buttons = SPANS.map(([text, seconds]) => el("button", { type: "button", class: "small", text, onclick: () => this.show(seconds), dataset: { seconds } }));
+    setText(this.panel.note, "dotted orange: something was changed");
+    this.panel.head.append(el("span", { class: "tools", role: "group", "aria-label": "Span of the curve" }, this.buttons));
+    const percents = (x) => fmt.percent(x);
+    this.curve = chart(this.panel.body, {
+      label: "Hit rate with its 95 % interval, and frames per second, over time", height: 250,
+      axes: { left: { text: (x) => `${Number((100 * x).toPrecision(3))} %` }, right: { text: (x) => fmt.number(x) } },
+      series: [
+        { label: "high", colour: "transparent", text: percents, width: 0 }, { label: "low", colour: "transparent", text: percents, width: 0 },
+        { label: "hit rate (left)", colour: INK.accepted, text: percents, width: 2.5 },
+        { label: "frames/s (right)", colour: INK.speed, axis: "right", dash: [6, 4], width: 1.5 },
+      ],
+      bands: [[0, 1, INK.band]],
+      marks: () => (net.snapshot?.changes ?? []).map(({ time, what }) => ({ x: time, text: what })),
+    });
+    net.on("facts", (facts) => this.history.reset(facts.points ?? []));
+    this.show(this.span);
+  }
+
+  show(seconds) {
+    this.span = seconds;
+    this.buttons.forEach((button) => button.setAttribute("aria-pressed", String(Number(button.dataset.seconds) === seconds)));
+    this.draw();
+  }
+
+  draw() {
+    this.curve.set(["t", "high", "low", "rate", "frames_per_s"].map((name) => this.history.column(name, this.span)));
+  }
+
+  update(snapshot) {
+    this.history.add(snapshot.points);
+    this.draw();
+  }
+}
+
+function classes() {
+  const made = panel("Classes", { area: "classes", hint: "Particles in the beam, as the model sees them." });
+  const body = el("tbody");
+  const heads = ["particles", "", "a second", "so far"].map((text) => el("th", { scope: "col", text }));
+  made.body.append(el("table", { class: "classes" }, el("thead", {}, el("tr", {}, heads)), body));
+  const line = () => {
+    const share = bar(["depth"]);
+    return Object.assign(el("tr", {}, el("th", { scope: "row" }), el("td", { class: "wide" }, share.root), el("td", { class: "n" }), el("td", { class: "n" })), { share });
+  };
+  const update = ({ classes: all = [] }) => {
+    const most = Math.max(1e-9, ...all.map(({ per_s: n }) => n ?? 0));
+    rows(body, all.length, line).forEach((row, i) => {
+      const { label, count, per_s: rate } = all[i];
+      setText(row.children[0], label);
+      row.share.set([(rate ?? 0) / most]);
+      setText(row.children[2], fmt.number(rate));
+      setText(row.children[3], fmt.count(count));
+    });
+  };
+  return { root: made.root, update };
+}
+
+function scores(net) {
+  return histogram(net, {
+    title: "Scores and threshold", unit: "frames",
+    hint: "Drag the line, use its arrow keys or type a number. Nothing changes before “Apply”.",
+    stacks: [{ key: "rejected", label: "rejected", colour: INK.rejected }, { key: "accepted", label: "accepted", colour: INK.accepted }],
+    rows: [
+      { key: "kept_per_s", label: "kept frames/s", text: (x) => fmt.number(x) },
+      { key: "bytes_per_s", label: "kept data/s", text: (x) => fmt.bytes(x) },
+      { key: "purity", label: "purity", text: (x) => fmt.estimate(x, "needs review") },
+      { key: "recall", label: "recall", text: (x) => fmt.estimate(x, "needs review") },
+    ],
+  });
+}
+
+function questions(net, open) {
+  return review(net, {
+    hint: "Frames of every kind, and random misses, so that recall is measured and not guessed.",
+    words: { right: "Right", wrong: "Wrong" }, open,
+    question: ({ group, score, label, key }) =>
+      group === "accepted" ? `Taken for a hit (${label}), score ${fmt.number(score)}, shot ${key}. Right?` : `Taken for a miss, score ${fmt.number(score)}, shot ${key}. Right?`,
+  });
+}
+
+function frames(net, open) {
+  return strips(net, {
+    open,
+    groups: [
+      { key: "accepted", title: "Last accepted", hint: "hits, kept" }, { key: "rejected", title: "Last rejected", hint: "misses, not kept" },
+      { key: "random_miss", title: "Random misses", hint: "kept at random, to measure recall" },
+    ],
+    caption: ({ score, label, key, group }) => ({
+      text: `${fmt.number(score)} · ${label}`, spoken: `${GROUPS[group]}, score ${fmt.number(score)}, class ${label}, shot ${key}: larger`,
+    }),
+  });
+}
+
+export function mount(root, net, tools) {
+  const open = opener(net);
+  const curve = new Curve(net);
+  const parts = { curve, scores: scores(net), classes: classes(), frames: frames(net, open), powder: powder(net), review: questions(net, open), control: control(net, { what: "frames" }) };
+  const streams = flow({ what: "frames" });
+  root.append(curve.root, parts.scores.root, parts.frames.root, parts.powder.root, parts.review.root, parts.control.root, parts.classes.root, streams.ledger, streams.stages, parts.control.log.root);
+  net.on("snapshot", (snapshot) => {
+    const minute = snapshot.hits?.windows?.find(({ name }) => name === "1 min");
+    tools.title(minute ? fmt.percent(minute.rate) : "");
+    if (!tools.shown()) return;
+    tools.glance(rateTiles(snapshot));
+    for (const part of [curve, parts.scores, parts.classes, parts.powder, parts.review, parts.control, streams]) part.update(snapshot);
+  });
+  return { common: true };
+}

@@ -1,0 +1,180 @@
+// The page's entry: header, banners, sign-in, and the panels of the beamline that the daemon runs.
+//
+// A beamline's module exports mount(root, net, tools) and is loaded by the `beamline` of live/me:
+//   root   the grid; panels are appended to it (dom.js: panel). style.css knows their places by data-area:
+//          xfel_hits below; another beamline gives its own in its own style sheet under body[data-beamline="…"]
+//   net    net.js
+//   tools  {glance(tiles), title(text), shown()}
+//     glance([{key, label, value, unit, note, tone, big}])   the tiles at the top, after the daemon's state, at each snapshot:
+//            `value` and `note` are text; tone "" | "good" | "warn"; always the same keys in the same order
+//     title(text)     the figure in the tab's title
+//            A beamline that never calls it gets tiles of speed and losses, and of its yield where the snapshot has one.
+//     shown()         whether the tab is shown; expensive work waits while it is not
+//   mount may return {common: true}: it has placed control, changes, ledger and stages (control.js, flow.js) itself; else they
+//          are put below its panels.
+// Everything else is imported: dom.js, charts.js, colours.js, histogram.js, viewer.js, review.js, control.js, flow.js.
+
+import { control } from "./control.js";
+import { el, fmt, rows, setClass, setText } from "./dom.js";
+import { flow } from "./flow.js";
+import { Net } from "./net.js";
+import { enter, signIn, tokenOfAddress } from "./signin.js";
+
+const BEAMLINES = {
+  xfel_hits: { module: "./hits.js", name: "XFEL hits" },
+  cryoem_picks: { module: "./picks/picks.js", style: "static/picks.css", name: "Cryo-EM picks" },
+};
+
+const net = new Net();
+const ask = signIn(net);
+const place = (id) => document.getElementById(id);
+let figure = "";
+
+function top() {
+  const name = el("span", { class: "instrument" });
+  const run = el("span", { class: "run-name" });
+  const clock = el("span", { class: "clock" });
+  const who = el("span", { class: "who" });
+  const button = el("button", { type: "button", class: "small account" });
+  button.addEventListener("click", () => (net.me?.signed_in ? net.signOut().catch(console.warn) : ask()));
+  place("top").append(el("h1", {}, el("span", { class: "brand", text: "beamsieve" }), name), run, el("span", { class: "right" }, clock, who, button));
+  net.on("me", (me) => {
+    setText(who, me.signed_in ? me.name : "looking only");
+    setText(button, me.signed_in ? "Sign out" : "Sign in");
+  });
+  net.on("facts", (facts) => setText(name, [BEAMLINES[facts.beamline]?.name ?? facts.beamline, facts.instrument].filter(Boolean).join(" · ")));
+  net.on("snapshot", ({ run: now, time }) => {
+    setText(run, now ? `run ${now.name}${now.title ? ` “${now.title}”` : ""}` : "");
+    setText(clock, fmt.clock(time));
+  });
+}
+
+// Banners: one line each, only where there is something to say.
+function banners() {
+  const lost = el("p", { class: "banner warn", role: "status", hidden: true });
+  const problems = el("ul", { class: "banner warn problems", role: "status", hidden: true });
+  const paused = el("p", { class: "banner", role: "status", hidden: true, text: "❚❚ Writing is paused: frames are judged and counted, and not kept." });
+  const reload = el("button", { type: "button", class: "small", text: "Reload", onclick: () => location.reload() });
+  const newer = el("p", { class: "banner", role: "status", hidden: true }, "The daemon runs another version than this page. ", reload);
+  place("banners").append(lost, problems, paused, newer);
+  let version = null;
+  const tell = () => {
+    lost.hidden = net.up || net.me === null || (net.me.needs_sign_in && !net.me.signed_in);
+    if (!lost.hidden) setText(lost, `▲ Connection lost since ${fmt.clock(net.since)} (${fmt.seconds(Math.floor(Date.now() / 1000 - net.since))}). Trying again; what is shown is old.`);
+  };
+  setInterval(tell, 1000);
+  net.on("connection", ({ up }) => {
+    setClass(document.body, "stale", !up);
+    if (up) lost.hidden = true;
+  });
+  let own = [];
+  net.on("trouble", ({ problems: list }) => (own = list));
+  net.on("snapshot", ({ problems: given = [], ready, writing }) => {
+    const list = [...given, ...own];
+    problems.hidden = list.length === 0;
+    rows(problems, list.length, () => el("li")).forEach((line, i) => setText(line, `▲ ${list[i]}`));
+    paused.hidden = !writing?.paused;
+    title(ready);
+  });
+  net.on("facts", (facts) => {
+    version ??= facts.version;
+    newer.hidden = facts.version === version;
+  });
+}
+
+function title(ready) {
+  const text = `${ready ? "" : "▲ "}${figure ? `${figure} · ` : ""}beamsieve`;
+  if (document.title !== text) document.title = text;
+}
+
+function tile({ key, label, big }) {
+  const number = el("p", { class: "figure" }, el("span", { class: "value" }), el("span", { class: "unit" }));
+  return el("div", { class: big ? "tile big" : "tile", dataset: { key } }, el("h2", { text: label }), number, el("p", { class: "note" }));
+}
+
+function dress(node, { value, unit = "", note = "", tone = "" }) {
+  const [, number, line] = node.children;
+  setText(number.children[0], value);
+  setText(number.children[1], unit);
+  setText(line, note);
+  if (node.dataset.tone !== tone) node.dataset.tone = tone;
+}
+
+// The first tile is the daemon's own state, the same for every beamline.
+function stateTile({ ready, uptime_s: uptime, writing, bottleneck }) {
+  const wrote = writing?.paused ? "writing paused" : "writing";
+  const busy = bottleneck ? `, slowest: ${bottleneck}` : "";
+  return { key: "state", label: "State", value: ready ? "● ready" : "▲ not ready", tone: ready && !writing?.paused ? "good" : "warn", note: `${wrote}${busy}, up ${fmt.seconds(uptime)}` };
+}
+
+function glance(tiles) {
+  const all = [stateTile(net.snapshot), ...tiles];
+  rows(place("glance"), all.length, (i) => tile(all[i])).forEach((node, i) => dress(node, all[i]));
+}
+
+function foot() {
+  const version = el("span");
+  net.on("facts", (facts) => setText(version, `beamsieve ${facts.version ?? ""}`));
+  place("foot").append(version, el("span", { text: "times are this browser's" }), el("span", {}, "keys: ", el("kbd", { text: "r" }), " review"), el("a", { href: "metrics", text: "metrics" }), el("a", { href: "readyz", text: "readiness" }));
+}
+
+let glanced = false;
+const tools = {
+  glance(tiles) {
+    glanced = true;
+    glance(tiles);
+  },
+  title: (text) => (figure = text),
+  shown: () => !document.hidden,
+};
+
+// What every beamline can say of itself.
+function usualTiles({ speed, counts = {}, yield: yields }) {
+  const lost = (counts.dropped ?? 0) + (counts.failed ?? 0);
+  const found = yields
+    ? [
+        { key: "last", label: "Particles, last micrograph", value: fmt.count(yields.last), big: true, note: `session's median ${fmt.count(yields.median)}` },
+        { key: "recent", label: "Particles each, recent", value: fmt.count(yields.recent), big: true, tone: yields.ratio !== null && yields.ratio < 0.5 ? "warn" : "", note: `${fmt.percent(yields.ratio)} of the median` },
+        { key: "particles", label: "Particles", value: fmt.count(yields.particles), big: true, note: `of ${fmt.count(yields.micrographs)} micrographs` },
+        { key: "hour", label: "Micrographs/h", value: fmt.count(yields.per_hour), note: "" },
+      ]
+    : [{ key: "speed", label: "Frames/s", value: fmt.number(speed?.frames_per_s), note: `${fmt.bytes(speed?.bytes_per_s)}/s` }];
+  return [...found, { key: "lost", label: "Lost", value: fmt.count(lost), tone: lost ? "warn" : "good", note: lost ? `▲ ${fmt.count(counts.dropped)} dropped, ${fmt.count(counts.failed)} failed` : "✓ nothing lost" }];
+}
+
+// Control and the daemon's inner life, for a beamline that has not placed them itself.
+function common(grid) {
+  const change = control(net);
+  const inner = flow({ what: "items" });
+  const below = el("div", { class: "grid common" }, change.root, change.log.root, inner.ledger, inner.stages);
+  grid.after(below);
+  net.on("snapshot", (snapshot) => !document.hidden && [change, inner].forEach((one) => one.update(snapshot)));
+}
+
+async function mount(me) {
+  const beamline = BEAMLINES[me.beamline];
+  const grid = place("grid");
+  document.body.dataset.beamline = me.beamline;
+  if (!beamline) return void setText(grid, `This page has no panels for the beamline “${me.beamline}”.`);
+  if (beamline.style) document.head.append(el("link", { rel: "stylesheet", href: beamline.style }));
+  const module = await import(beamline.module);
+  grid.replaceChildren();
+  const made = await module.mount(grid, net, tools);
+  if (!made?.common) common(grid);
+  net.on("snapshot", (snapshot) => !glanced && !document.hidden && glance(usualTiles(snapshot)));
+}
+
+let mounted = false;
+net.on("me", (me) => {
+  if (me.needs_sign_in && !me.signed_in) return ask({ must: true });
+  if (mounted) return undefined;
+  mounted = true;
+  return void mount(me);
+});
+
+const token = tokenOfAddress();
+top();
+banners();
+foot();
+await net.start();
+if (token && !net.me?.signed_in) await enter(net, ask, token);
