@@ -146,6 +146,10 @@ class FolderSource:
         """Which files wait as of the last look, and why; the longest first. Called from any thread."""
         return self._waits
 
+    def waiting_files(self, most: int = 50) -> list[tuple[str, str, float]]:
+        """(name, reason, seconds since first seen) of the first ``most`` of ``waiting``. Called from any thread."""
+        return [(file.name, file.reason, file.since_s) for file in self._waits[:most]]
+
     def close(self) -> None:
         """Look no more. The journal stays open until all that was taken is answered for, or ``finish`` is called."""
         self._bell.stop()

@@ -1,0 +1,288 @@
+"""The live page of ``cryoem_picks``: micrographs with their picks, particles, yield, what a threshold would give."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..flow.frame import Failure, Result, RunStart
+from ..flow.metrics import Metrics
+from ..flow.ports import Listener
+from ..live.common import Common, finite
+from ..live.drawing import KEPT, Drawing, Job
+from ..live.latest import Latest
+from ..live.marks import Marks
+from ..live.micrographs import Micrograph
+from ..live.page import JSON, Blob, Controls, Page, Picture
+from ..live.reviewed import PickReview
+from ..live.strips import Strips
+from ..live.table import MOST_ROWS, Table
+from ..live.views import BUDGET, Image, Views, still_image
+from ..sinks.picks.micrograph import PickedMicrograph
+from .picks_stored import Stored, micrograph_of, picked_now
+
+SHOWN_ROWS = 20
+WAITING_FILES = 50
+#: Micrographs that come faster than this are not all drawn; every one has its row.
+DRAW_S = 2.0
+REDRAWN = 3
+NUMBERS: Mapping[str, tuple[str, str]] = {
+    "picks": ("picks", ""),
+    "candidates": ("candidates", ""),
+    "seconds": ("time of work", "s"),
+    "mean": ("mean of the pixels", ""),
+    "sd": ("standard deviation of the pixels", ""),
+    "saturated_fraction": ("saturated pixels", "fraction"),
+    "missing_fraction": ("pixels without a number", "fraction"),
+    "gradient": ("rise across the picture", "s.d."),
+    "carbon_fraction": ("carbon", "fraction"),
+    "ice_fraction": ("ice crystals", "fraction"),
+    "contrast": ("contrast against noise", ""),
+    "falloff": ("exponent of the spectrum", ""),
+}
+
+
+class PicksWatch(Listener):
+    """Hears of every micrograph in the sinks' thread; notes its numbers, and leaves its pixels to another."""
+
+    def __init__(self, page: PicksPage) -> None:
+        self._page = page
+
+    def start(self, mark: RunStart) -> None:
+        """A run begins: counts of the run start anew."""
+        self._page.begin(mark)
+
+    def write(self, results: Sequence[Result]) -> Sequence[Failure]:
+        """A row each."""
+        for result in results:
+            found = result.found.get("micrograph")
+            if isinstance(found, PickedMicrograph):
+                self._page.add(found, result.frame.data, sum(result.found.get("seconds", {}).values()))
+        return ()
+
+    def flush(self) -> None:
+        """Called about every second: note the counters, for rates over the last seconds."""
+        self._page.common.tick()
+
+    def close(self) -> None:
+        """The pipeline is over."""
+        self._page.close()
+
+
+class PicksPage(Page):
+    """Implements ``Page``; see there who calls what. ``watch`` goes into the pipeline's sinks.
+
+    ``sink_directory``: of the session's records, which are read in the background when the run starts (or ``open`` is
+    called). ``waiting``: files that wait as (name, reason, seconds). ``budget``: bytes of pixels that are kept.
+    ``load``: the pixels of an earlier micrograph from its path, None where they cannot be had. ``draw_s``: seconds
+    between two micrographs that are drawn.
+    """
+
+    beamline = "cryoem_picks"
+
+    def __init__(
+        self,
+        *,
+        metrics: Metrics,
+        controls: Controls,
+        marks: Marks,
+        sink_directory: Path,
+        waiting: Callable[[], Sequence[tuple[str, str, float]]] = tuple,
+        budget: int = BUDGET,
+        most_rows: int = MOST_ROWS,
+        load: Callable[[Path, tuple[int, int]], Image | None] = still_image,
+        draw_s: float = DRAW_S,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.metrics, self.controls, self.marks = metrics, controls, marks
+        self.common = Common(metrics, wall=wall)
+        self.table = Table(most_rows)
+        self.views = Views(budget, load)
+        self.stored = Stored(sink_directory, self.table, most_rows)
+        self._strips = Strips(KEPT)
+        drawing = Drawing(self.views, self._strips)
+        self.review = PickReview(marks, self.table, drawing, self.stored.candidates, metrics, wall)
+        self.drawn: Latest[Job] = Latest("live pictures", drawing.draw, pause_s=draw_s)
+        self.watch = PicksWatch(self)
+        self._waiting, self._load, self._wall = waiting, load, wall
+        self._run_since: float | None = None
+
+    # From the pipeline
+
+    def open(self) -> None:
+        """Begin to read what is stored, and to draw. More than once does no harm."""
+        self.stored.on_loaded = self._redraw
+        self.stored.start()
+        self.drawn.start()
+
+    def close(self) -> None:
+        """Read and draw nothing more; what is known stays."""
+        self.stored.close()
+        self.drawn.close()
+
+    def begin(self, mark: RunStart) -> None:  # noqa: ARG002 - the session's name is the same for all runs
+        """A run begins."""
+        self._run_since = self._wall()
+        self.open()
+
+    def add(self, found: PickedMicrograph, image: Image, seconds: float | None) -> None:
+        """A micrograph was picked. Takes a fraction of a millisecond: its pixels (ny, nx) are drawn elsewhere."""
+        micrograph = micrograph_of(found, self._wall(), seconds)
+        self.stored.keep(micrograph.id, found.candidates)
+        self.table.put(micrograph)
+        if image.ndim == 2 and image.size:
+            self.drawn.put(Job(micrograph, image, found.candidates, found.picked))
+
+    def refreshed(self, threshold: float | None = None) -> None:
+        """The threshold of what is stored was moved. Any thread; returns at once.
+
+        With ``threshold`` all rows have it at once, their bands stay; the records are read again in any case, in the
+        background.
+        """
+        if threshold is not None:
+            self.table.moved(threshold)
+        self.stored.ask()
+
+    # For the server
+
+    def facts(self) -> JSON:
+        """See ``Page.facts``."""
+        rows_version = self.table.version
+        return {
+            "beamline": self.beamline,
+            "version": version("beamsieve"),
+            "labels": [],
+            "rows": [self._row(found) for found in self.table.all()],
+            "rows_version": rows_version,
+            "numbers": {name: {"text": text, "unit": unit} for name, (text, unit) in NUMBERS.items()},
+        }
+
+    def snapshot(self) -> JSON:
+        """See ``Page.snapshot``."""
+        controls = self.controls.state()
+        threshold = _in_force(controls, self.table)
+        grid, picks, median = self.table.what_if()
+        return {
+            **self.common.snapshot(),
+            "rethreshold": None,
+            **controls,
+            "scores": self.table.scores(self._run_since),
+            "what_if": {
+                "threshold": list(grid),
+                "picks": picks,
+                "median": median,
+                **self.review.what_if(grid, threshold),
+            },
+            "review": self.review.state(threshold),
+            "yield": self.table.trend(self._wall()),
+            "waiting": self._waits(),
+            "rows": [self._row(found) for found in self.table.last(SHOWN_ROWS)],
+            "rows_version": self.table.version,
+        }
+
+    def pictures(self, after: int) -> Sequence[Picture]:
+        """See ``Page.pictures``."""
+        return self._strips.after(after)
+
+    def blob(self, kind: str, name: str, query: Mapping[str, str]) -> Blob | None:
+        """``micrograph``, ``tile`` (with ``x``, ``y``, ``size``) and ``picks`` of a row's id."""
+        found = self.table.get(name)
+        if found is None:
+            return None
+        if kind == "micrograph":
+            return self._overview(found)
+        if kind == "tile":
+            return self._tile(found, query)
+        return self._picks(found) if kind == "picks" else None
+
+    def act(self, action: str, body: Mapping[str, Any], by: str) -> JSON:
+        """``mark`` is ours, everything else the controls'."""
+        if action != "mark":
+            return self.controls.act(action, body, by)
+        self.review.mark(body, by)
+        return {"review": self.review.state(_in_force(self.controls.state(), self.table))}
+
+    # Inside
+
+    def _row(self, found: Micrograph) -> JSON:
+        return found.row(self.views.has_full(found.id))
+
+    def _waits(self) -> JSON:
+        waits = None if self.metrics.yields is None else self.metrics.yields.waiting()
+        files = [
+            {"name": name, "reason": reason, "seconds": finite(seconds)}
+            for name, reason, seconds in self._waiting()[:WAITING_FILES]
+        ]
+        return {
+            "reasons": {} if waits is None else dict(waits.reasons),
+            "oldest_s": 0.0 if waits is None else finite(waits.oldest_s),
+            "files": files,
+        }
+
+    def _overview(self, found: Micrograph) -> Blob | None:
+        large = self.views.large(found)
+        if large is None:
+            return None
+        pixels, factor = large
+        ny, nx = found.shape
+        head = {"shape": list(pixels.shape), "dtype": "u1", "factor": factor, "ny": ny, "nx": nx}
+        return Blob(pixels.tobytes(), head={**head, "pixel_a": finite(found.pixel_a)}, lasting=True)
+
+    def _tile(self, found: Micrograph, query: Mapping[str, str]) -> Blob | None:
+        words = [query.get(word, "") for word in ("x", "y", "size")]
+        if not all(word.isascii() and word.isdecimal() and len(word) < 7 for word in words):
+            return None
+        x, y, size = map(int, words)
+        pixels = self.views.tile(found, x, y, size)
+        if pixels is None:
+            return None
+        return Blob(pixels.tobytes(), head={"shape": list(pixels.shape), "dtype": "u1", "x": x, "y": y}, lasting=True)
+
+    def _picks(self, found: Micrograph) -> Blob | None:
+        candidates = self.stored.candidates(found)
+        if candidates is None:
+            return None
+        numbers, places = self.review.of(found)
+        ny, nx = found.shape
+        said = {
+            "id": found.id,
+            "name": found.name,
+            **{axis: np.round(getattr(candidates, axis).astype(np.float64), 1).tolist() for axis in ("x", "y")},
+            "score": np.round(candidates.score.astype(np.float64), 4).tolist(),
+            "picked": picked_now(found, candidates).astype(int).tolist(),
+            "truth": [numbers.get(number) for number in range(len(candidates))],
+            "marked": places,
+            "diameter_px": found.diameter_a / found.pixel_a,
+            "box_px": found.box_px,
+            "pixel_a": found.pixel_a,
+            "threshold": finite(found.threshold),
+            "ny": ny,
+            "nx": nx,
+        }
+        return Blob(json.dumps(said, allow_nan=False, separators=(",", ":")).encode(), kind="application/json")
+
+    def _redraw(self) -> None:
+        """After a restart: the last micrographs again, as far as they are stills."""
+        for found in self.table.last(REDRAWN):
+            if self.drawn.done or self.drawn.closed:
+                return
+            candidates = self.stored.candidates(found)
+            image = None if candidates is None else self._load(found.path, found.shape)
+            if candidates is not None and image is not None:
+                self.drawn.put(Job(found, image, candidates, picked_now(found, candidates)))
+                self.drawn.idle(30.0)
+
+
+def _in_force(controls: Mapping[str, Any], table: Table) -> float | None:
+    """The threshold in force: the controls know it, or else the newest micrograph."""
+    said = controls.get("threshold")
+    if isinstance(said, Mapping) and isinstance(said.get("value"), int | float):
+        return float(said["value"])
+    last = table.last(1)
+    return last[0].threshold if last else None
