@@ -1,4 +1,4 @@
-"""A daemon's life: signals, readiness, the grace period, the exit code, and /metrics /healthz /readyz.
+"""A daemon's life: signals, readiness, the grace period, the exit code, the page and /metrics /healthz /readyz.
 
 Exit codes: 0 drained, 1 a bug or a resource that is not there, 2 a wrong configuration (decided before it gets here).
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import json
 import logging
 import signal
 import threading
@@ -15,16 +14,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import FrameType
-
-from prometheus_client import exposition
 
 from .errors import plain
 from .flow.frame import BadData
 from .flow.life import ServiceSettings
 from .flow.metrics import Metrics
 from .flow.pipeline import Pipeline
+from .live.access import Access, is_loopback, token_in
+from .live.page import Page
+from .live.server import LiveServer
+from .notify import Notifier, Progress
 
 log = logging.getLogger(__name__)
 
@@ -89,58 +90,32 @@ class Readiness:
         return tally.failed - failed, tally.read - read
 
 
-class Server:
-    """Answers /metrics, /healthz and /readyz in threads of its own."""
+def open_server(
+    settings: ServiceSettings,
+    metrics: Metrics,
+    problems: Callable[[], list[str]],
+    page: Page | None,
+    token: Path | None,
+) -> LiveServer:
+    """The page, /metrics, /healthz and /readyz. Raises ``OSError`` with the remedy.
 
-    def __init__(self, settings: ServiceSettings, metrics: Metrics, problems: Callable[[], list[str]]) -> None:
-        registry = metrics.registry()
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 10
-
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                if path == "/metrics":
-                    encode, kind = exposition.choose_encoder(self.headers.get("Accept", ""))
-                    self._say(200, encode(registry), kind)
-                elif path == "/healthz":
-                    self._json(200, {"alive": True, "beamline": metrics.beamline})
-                elif path == "/readyz":
-                    found = problems()
-                    self._json(503 if found else 200, {"ready": not found, "problems": found})
-                else:
-                    self._json(404, {"error": "not here; try /metrics, /healthz or /readyz"})
-
-            def _json(self, code: int, body: dict[str, object]) -> None:
-                self._say(code, json.dumps(body).encode() + b"\n", "application/json")
-
-            def _say(self, code: int, body: bytes, kind: str) -> None:
-                self.send_response(code)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                log.debug(format, *args)
-
-        try:
-            self._server = ThreadingHTTPServer((settings.host, settings.port), Handler)
-        except OSError as error:
-            raise OSError(
-                f"service.port: cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
-                "is another daemon running? choose another port (0 takes a free one)"
-            ) from None
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="http", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop answering."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    The token is read, or made, where anything needs it: the page, and any address but this machine's own.
+    """
+    secret = ""
+    if token is not None and (page is not None or not is_loopback(settings.host)):
+        token.parent.mkdir(parents=True, exist_ok=True)
+        secret = token_in(token)
+    access = Access(
+        host=settings.host,
+        token=secret,
+        names=settings.names,
+        open_metrics=settings.open_metrics,
+    )
+    server = LiveServer(
+        host=settings.host, port=settings.port, metrics=metrics, problems=problems, page=page, access=access
+    )
+    metrics.operation.clients = lambda: server.clients
+    return server
 
 
 @contextmanager
@@ -185,33 +160,46 @@ def serve(
     ready: Callable[[int], None] | None = None,
     where: str = "",
     listens: bool = True,
+    page: Page | None = None,
+    token: Path | None = None,
 ) -> int:
     """Run a pipeline as a daemon until its source ends or a signal comes; returns the exit code.
 
     ``show`` is called every ``show_s`` seconds with what keeps the daemon from being ready; ``ready`` once, with the
     port, when the daemon runs. ``where`` says what the source listens to. ``listens``: to signals; a caller that does
-    so itself (``signals``) says False.
+    so itself (``signals``) says False. ``page``: what the browser shows, beside the metrics; ``token``: the file with
+    what opens it to changes.
     """
     stop = stop or threading.Event()
     readiness = Readiness(pipeline, settings, sinks_say, where=where)
     pipeline.metrics.ready = lambda: not readiness.problems()
     try:
-        server = Server(settings, pipeline.metrics, readiness.problems)
+        server = open_server(settings, pipeline.metrics, readiness.problems, page, token)
     except OSError as error:
         log.error("%s", plain(error))
         return BROKEN
+    working = Progress(pipeline.metrics.tally, running=lambda: not pipeline.finished.is_set())
     try:
-        with signals(stop, pipeline.abort) if listens else nullcontext():
+        with signals(stop, pipeline.abort) if listens else nullcontext(), Notifier(working) as manager:
             try:
                 pipeline.start()
             except (OSError, BadData) as error:
                 log.error("%s", plain(error))
                 return BROKEN
             steady_memory()
-            log.info("running; metrics on http://%s:%d/metrics", settings.host, server.port)
+            log.info("running; %s on http://%s:%d/", "page" if page else "metrics", settings.host, server.port)
             if ready:
                 ready(server.port)
-            _until_over(pipeline, stop, lambda: show(pipeline, readiness.problems()) if show else None, show_s)
+            manager.ready()
+
+            def say() -> None:
+                problems = readiness.problems()
+                manager.status("; ".join(problems) or "ready")
+                if show:
+                    show(pipeline, problems)
+
+            _until_over(pipeline, stop, say, show_s)
+            manager.stopping()
             _drain(pipeline, settings.grace_s)
         left = pipeline.settle()
         if left:

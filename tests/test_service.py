@@ -16,7 +16,7 @@ from beamsieve.stream.flow.life import ServiceSettings
 from beamsieve.stream.flow.metrics import Metrics
 from beamsieve.stream.flow.pipeline import Pipeline
 from beamsieve.stream.flow.stages import Each
-from beamsieve.stream.service import BROKEN, DRAINED, Readiness, Server, serve
+from beamsieve.stream.service import BROKEN, DRAINED, Readiness, open_server, serve
 
 BLOB = Encoded(b"\0\0", (1, 1), np.dtype("<u2"))
 
@@ -97,7 +97,7 @@ def test_ready_follows_warm_up_silence_failures_and_sinks() -> None:
 def test_the_server_answers() -> None:
     metrics = Metrics("xfel_hits")
     problems: list[str] = ["cold"]
-    server = Server(ServiceSettings(port=0), metrics, lambda: problems)
+    server = open_server(ServiceSettings(port=0), metrics, lambda: problems, None, None)
 
     def get(path: str) -> tuple[int, bytes]:
         try:

@@ -32,10 +32,21 @@ from ..flow.ports import Listener, Sink, Source
 from ..flow.settings import ConfigError, Settings, Where
 from ..flow.stages import Each
 from ..flow.yields import Yields
+from ..live.changes import Changes
+from ..live.control import Control
+from ..live.marks import Marks
+from ..sinks.hdf5_room import room_in
 from ..sinks.picks.settings import PickSettings
 from ..sinks.picks.sink import PickSink
 from ..sources.folder.settings import FolderSettings
 from ..sources.folder.source import FolderSource
+from .candidates import Candidates
+from .control_picks import PickLevers
+
+try:  # TEMPORARY
+    from .page_picks import PicksPage
+except ImportError:
+    PicksPage = None
 from .picking import PickerSettings, PickWork, as_picks
 
 log = logging.getLogger(__name__)
@@ -96,6 +107,8 @@ class Daemon:
     model: str
     work: PickWork
     journal: Path
+    page: PicksPage | None
+    token: Path
 
     @property
     def threshold(self) -> float:
@@ -123,14 +136,41 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
         # Stacks of particles would be taken for micrographs.
         mistakes.append(where("files", "directory") + "is the watched folder; name another, or one below it")
     picking = Picking.of(settings, where, mistakes, config)
-    picks = picking.sink
+    picks, metrics, operation = picking.sink, picking.metrics, picking.metrics.operation
     journal = source_settings.journal or picks.directory / JOURNAL
-    source = FolderSource(
-        source_settings, picking.metrics, journal=journal, outputs=[picks.directory], may_take=picks.may_write
+
+    def may_take() -> bool:
+        return not operation.is_paused and picks.may_write()
+
+    source = FolderSource(source_settings, metrics, journal=journal, outputs=[picks.directory], may_take=may_take)
+    metrics.on_failure = tell(source)
+    operation.free_bytes = lambda: room_in(picks.directory)
+    changes = Changes(picks.directory, operation)
+    candidates = Candidates("particles", picks.directory, settings.model.bundle, picking.bundle.path)
+    levers = PickLevers(picking.work, candidates, picks, lambda title, now: pipeline.new_run(title, now=now), metrics)
+    control = Control(levers, metrics, changes)
+    page = _page(settings, picking, source, control, levers)
+    listeners: list[Sink] = [Remember(source)] if page is None else [Remember(source), page.watch]
+    pipeline = picking.pipeline(source, listeners, control.restore)
+    token = settings.service.token_at(base, picks.directory)
+    return Daemon(pipeline, source, picks, picking.yields, picking.model, picking.work, journal, page, token)
+
+
+def _page(
+    settings: CryoemPicks, picking: Picking, source: FolderSource, control: Control, levers: PickLevers
+) -> PicksPage | None:
+    if not settings.service.page or PicksPage is None:
+        return None
+    page = PicksPage(
+        metrics=picking.metrics,
+        controls=control,
+        marks=Marks(picking.sink.directory),
+        sink_directory=picking.sink.directory,
+        waiting=lambda: [(file.name, file.reason, file.since_s) for file in source.waiting()],
     )
-    picking.metrics.on_failure = tell(source)
-    pipeline = picking.pipeline(source, Remember(source))
-    return Daemon(pipeline, source, picks, picking.yields, picking.model, picking.work, journal)
+    page.rethreshold = levers.progress
+    levers.refreshed = page.refreshed
+    return page
 
 
 class Blocks(Protocol):
@@ -167,7 +207,12 @@ class Picking:
     metrics: Metrics
     yields: Yields
     flow: FlowSettings
-    model: str
+    bundle: Bundle
+
+    @property
+    def model(self) -> str:
+        """Name of the configured model."""
+        return self.bundle.card.name
 
     @classmethod
     def of(cls, settings: Blocks, where: Where, mistakes: list[str], config: str = "") -> Picking:
@@ -184,14 +229,15 @@ class Picking:
         work = None if bundle is None else attempt(mistakes, where, "model", lambda: picker(bundle))
         if mistakes or decode is None or bundle is None or work is None:
             raise ConfigError(mistakes)
-        return cls(decode, work, sink, metrics, yields, settings.flow, bundle.card.name)
+        return cls(decode, work, sink, metrics, yields, settings.flow, bundle)
 
-    def pipeline(self, source: Source, listener: Sink) -> Pipeline:
-        """From ``source`` to the picks, which ``listener`` hears of after they are written."""
+    def pipeline(self, source: Source, listeners: Sequence[Sink], then: Callable[[], None] = lambda: None) -> Pipeline:
+        """From ``source`` to the picks, which ``listeners`` hear of after they are written. ``then``: after warm-up."""
 
         def warm_up() -> None:
             self.sink.open()
             self.work.warm_up()
+            then()
 
         return Pipeline(
             source,
@@ -199,7 +245,7 @@ class Picking:
                 Each("decode", self.decode, workers=self.flow.workers, burst=1),
                 Infer("pick", self.work, size=1, wait_s=0.0),
             ],
-            [self.sink, listener],
+            [self.sink, *listeners],
             self.metrics,
             queue=self.flow.queue,
             queue_bytes=self.flow.queue_mb * 10**6,

@@ -1,8 +1,7 @@
-"""What the stages of ``xfel_hits`` do: lit pixels, the model's view of a frame, the network, and what is kept."""
+"""What the stages of ``xfel_hits`` do: lit pixels, the model's view of a frame, and what is kept."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,20 +10,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ...models.bundle import Bundle
-from ...models.hits.infer import bad_pixels, to_input, verdicts
+from ...models.hits.infer import bad_pixels, to_input
 from ...models.hits.litpixel import LitPixels, photon_sums
-from ...models.runner import Batch, Runner
 from ..decode.crystfel import read_geometry
 from ..decode.frames import Decode, DetectorSettings
 from ..decode.geometry import Assembler
 from ..decode.layout import GeometryError
 from ..flow.frame import BadData, Frame, Mark, Outcome, Result
-from ..flow.metrics import Metrics
+from ..flow.ports import Facts, NoFacts
 from ..flow.settings import Settings
 from ..flow.stages import Made
-
-log = logging.getLogger(__name__)
 
 
 class ScreenSettings(Settings):
@@ -43,20 +38,6 @@ class ScreenSettings(Settings):
     window: int = Field(1000, ge=10, description="frames the running background looks back on (adaptive)")
 
 
-class ModelSettings(Settings):
-    """The network and how it is run."""
-
-    bundle: str = Field("hits-resnet10", description="name of a bundle, or the path of its .pt file")
-    threshold: float | None = Field(
-        None, ge=0, le=1, description="accept frames whose score for one particle is at least this; default: the card's"
-    )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: the faster one, as measured")
-    batch: int = Field(32, ge=1, le=4096, description="most frames in a batch")
-    wait_ms: float = Field(4, ge=0, description="a batch that is not full leaves after this time")
-    threads: int | None = Field(None, ge=1, description="CPU threads of one forward pass; default: one per core")
-
-
 class KeepSettings(Settings):
     """Which frames beside the hits are worth keeping."""
 
@@ -70,12 +51,18 @@ class KeepSettings(Settings):
 class Keep:
     """Chooses the random share of the misses, and gives it its sampling weight."""
 
-    def __init__(self, settings: KeepSettings) -> None:
+    def __init__(self, settings: KeepSettings, facts: Facts | None = None) -> None:
+        self.paused = False
         self._fraction = settings.miss_fraction
         self._random = np.random.default_rng(settings.seed)
+        self._facts = facts or NoFacts()
 
     def weights(self, hits: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        """Per frame: 1 for a hit, 1/fraction for a miss that was chosen, 0 for the others."""
+        """Per frame: 1 for a hit, 1/fraction for a miss that was chosen, 0 for the others. Paused: 0 for all."""
+        if self.paused:
+            if hits.any():
+                self._facts.event("not_kept", int(hits.sum()))
+            return np.zeros(len(hits))
         if not self._fraction:
             return hits.astype(np.float64)
         chosen = self._random.random(len(hits)) < self._fraction
@@ -173,80 +160,6 @@ class View:
 
     def _fitted(self, shape: tuple[int, ...]) -> Assembler:
         return Assembler(self._layout, shape, self._settings.geometry.mask_files)
-
-
-class Classify:
-    """The network behind the engine's seam: prepare, run, decide."""
-
-    def __init__(
-        self,
-        settings: ModelSettings,
-        bundle: Bundle,
-        decode: Decode,
-        view: View,
-        keep: Keep,
-    ) -> None:
-        self._runner = Runner(
-            bundle, batch=settings.batch, device=settings.device, dtype=settings.dtype, threads=settings.threads
-        )
-        self._card = bundle.card
-        self._size = bundle.card.input.shape[-1]
-        self._threshold = bundle.card.threshold if settings.threshold is None else settings.threshold
-        self._decode = decode
-        self._view = view
-        self._bad = Bad()
-        self._keep = keep
-
-    def warm_up(self, metrics: Metrics) -> None:
-        """Run every batch size once, and say which model answers."""
-        report = self._runner.warm_up()
-        log.info("%s: %s", self._card.name, report)
-        metrics.model(
-            name=self._card.name,
-            version=self._card.version,
-            hash=self._card.sha256[:12],
-            device=report.device,
-            dtype=report.dtype,
-        )
-
-    def prepare(self, frames: Sequence[Frame]) -> Batch:
-        """(n, y, x) or (n, module, ss, fs) frames to the model's input."""
-        static = self._decode.mask_of(frames[0].key.run)
-        inputs = [
-            self._view.input(stack, static if masks is None else masks, self._size)
-            for stack, masks in stacks(frames, static)
-        ]
-        return self._runner.prepare(inputs[0] if len(inputs) == 1 else [frame for part in inputs for frame in part])
-
-    def run(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """Probabilities (n, 5)."""
-        return self._runner.run(batch)
-
-    def decide(self, frames: Sequence[Frame], scores: npt.NDArray[np.float32]) -> Sequence[Result]:
-        """Accepted when the probability of exactly one particle reaches the threshold."""
-        labels, singles, accepted = verdicts(scores, self._threshold)
-        weights = self._keep.weights(accepted)
-        hash_, threshold = self._card.sha256, self._threshold
-        bad = self._bad(self._decode.mask_of(frames[0].key.run))
-        return [
-            Result(
-                frame,
-                Outcome.ACCEPTED if hit else Outcome.REJECTED,
-                score,
-                "model",
-                weight,
-                {
-                    "label": label,
-                    "probabilities": row,
-                    "model": hash_,
-                    "threshold": threshold,
-                    "photons": photons_of(frame, weight, bad),
-                },
-            )
-            for frame, hit, score, weight, label, row in zip(
-                frames, accepted, singles.tolist(), weights.tolist(), labels.tolist(), scores, strict=True
-            )
-        ]
 
 
 class Bad:

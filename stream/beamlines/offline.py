@@ -103,7 +103,7 @@ def pick_files(settings: PickFiles, files: Sequence[Path], where: Where, progres
     picking.metrics.on_failure = failed
     base = Path(os.path.commonpath([path.resolve().parent for path in files]))
     source = FileList([path.resolve() for path in files], base=base)
-    pipeline = picking.pipeline(source, Collect(done, told))
+    pipeline = picking.pipeline(source, [Collect(done, told)])
     try:
         pipeline.run()
     except KeyboardInterrupt:

@@ -19,12 +19,14 @@ from pydantic import Field
 from ...models.bundle import Bundle
 from ...models.particles.candidates import Candidates
 from ...models.particles.extract import extract
+from ...models.particles.matching import match
 from ...models.particles.pick import Picker, PickOptions
 from ..decode.quality import QualitySettings, judge, measure
 from ..flow.frame import BadData, Frame, Outcome, Result
 from ..flow.metrics import Metrics
 from ..flow.settings import Settings
 from ..flow.yields import Yield
+from ..live.trial import Trial
 from ..sinks.picks.micrograph import PickedMicrograph
 from ..sinks.picks.settings import PickSettings
 from ..sinks.picks.threshold import Followed, picked_again
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 USUAL = PickOptions()
 # Pixels this much coarser than the network's are blown up, and blown-up noise looks like particles to it.
 COARSE = 0.95
+# Two pickers mean the same particle when they are at most this far apart, in its diameters.
+SAME = 0.3
 
 
 class PickerSettings(Settings):
@@ -83,22 +87,67 @@ class PickerSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ready:
-    """A micrograph ready for the device: the picker's view of it, its quality, and the seconds that took."""
+class Loaded:
+    """A picker, and the threshold it has by configuration. ``name``: as a configuration would name its bundle."""
 
+    name: str
+    bundle: Bundle
+    picker: Picker
+
+    @classmethod
+    def of(cls, name: str, bundle: Bundle, settings: PickerSettings) -> Loaded:
+        """Not yet warm. The settings' threshold is for the bundle they name; another has its card's."""
+        options = settings.options()
+        if name != settings.bundle:
+            options = replace(options, threshold=None)
+        picker = Picker(
+            bundle, options, device=settings.device, threads=settings.threads, diameter_a=settings.diameter_a
+        )
+        return cls(name, bundle, picker)
+
+    @property
+    def threshold(self) -> float:
+        """The configured one, or the card's."""
+        return self.picker.threshold
+
+    def tell(self, metrics: Metrics) -> None:
+        """Say that this model answers."""
+        card = self.bundle.card
+        device = str(self.picker.device)
+        metrics.model(name=card.name, version=card.version, hash=card.sha256[:12], device=device, dtype="float32")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shadow:
+    """A candidate, and how it does beside the picker in force."""
+
+    loaded: Loaded
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """A micrograph ready for the device: the picker and its view of it, its quality, and the seconds that took.
+
+    ``shadow``: the candidate and its view, where it shall pick this micrograph too.
+    """
+
+    loaded: Loaded
     prepared: Any
     pixel_a: float
     quality: dict[str, float]
     seconds: dict[str, float]
+    shadow: tuple[Shadow, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """A micrograph with its score map."""
+    """A micrograph with its score map, and the candidate's where it was asked."""
 
     ready: Ready
     scores: Any
     seconds: float
+    shadow_scores: Any = None
 
 
 class PickWork:
@@ -116,33 +165,27 @@ class PickWork:
         metrics: Metrics,
         directory: Path,
     ) -> None:
-        self.picker = Picker(
-            bundle,
-            settings.options(),
-            device=settings.device,
-            threads=settings.threads,
-            diameter_a=settings.diameter_a,
-        )
-        self.threshold = self.picker.threshold
-        self._settings = settings
-        self._card = bundle.card
+        self.loaded = Loaded.of(settings.bundle, bundle, settings)
+        self.shadow: Shadow | None = None
+        self.settings = settings
         self._quality = quality
         self._picks = picks
         self._metrics = metrics
         self._followed = Followed(directory)
-        self.in_force = self.threshold
+        self.in_force = self.loaded.threshold
 
     def warm_up(self) -> None:
         """Check the dense scan against the network, and say which model answers."""
-        report = self.picker.warm_up()
-        log.info("%s: %s", self._card.name, report)
-        self._metrics.model(
-            name=self._card.name,
-            version=self._card.version,
-            hash=self._card.sha256[:12],
-            device=report.device,
-            dtype="float32",
-        )
+        report = self.loaded.picker.warm_up()
+        log.info("%s: %s", self.loaded.bundle.card.name, report)
+        self.loaded.tell(self._metrics)
+
+    def promote(self) -> None:
+        """Let the candidate pick from the next micrograph on."""
+        assert self.shadow is not None, "only a candidate can be promoted"
+        self.loaded, self.shadow = self.shadow.loaded, None
+        self.in_force = self.loaded.threshold
+        self.loaded.tell(self._metrics)
 
     def prepare(self, frames: Sequence[Frame]) -> list[Ready]:
         """Quality numbers and the picker's input. Raises ``BadData`` (``pixel_size``, ``image``)."""
@@ -153,9 +196,19 @@ class PickWork:
         scored = []
         for ready in batch:
             began = time.perf_counter()
-            scores = self.picker.run(ready.prepared)
-            scored.append(Scored(ready, scores, time.perf_counter() - began))
+            scores = ready.loaded.picker.run(ready.prepared)
+            seconds = time.perf_counter() - began
+            scored.append(Scored(ready, scores, seconds, self._run_shadow(ready)))
         return scored
+
+    def _run_shadow(self, ready: Ready) -> Any:
+        if ready.shadow is None:
+            return None
+        shadow, prepared = ready.shadow
+        began = time.perf_counter()
+        scores = shadow.loaded.picker.run(prepared)
+        shadow.trial.spent(time.perf_counter() - began)
+        return scores
 
     def decide(self, frames: Sequence[Frame], scores: list[Scored]) -> Sequence[Result]:
         """Candidates, picks and particles of each micrograph, and whether it is accepted."""
@@ -166,7 +219,8 @@ class PickWork:
         pixel_a: float | None = frame.info.get("pixel_a")
         began = time.perf_counter()
         try:
-            prepared = self.picker.prepare(frame.data, pixel_a)
+            loaded = self.loaded
+            prepared = loaded.picker.prepare(frame.data, pixel_a)
         except ValueError as error:
             raise BadData("pixel_size" if pixel_a is None else "image", f"{path}: {error}") from error
         assert pixel_a is not None, "the picker refuses a micrograph without a pixel size"
@@ -177,13 +231,26 @@ class PickWork:
             "prepare": rescaled - began,
             "quality": time.perf_counter() - rescaled,
         }
-        return Ready(prepared, pixel_a, quality, seconds)
+        return Ready(loaded, prepared, pixel_a, quality, seconds, self._prepare_shadow(frame, pixel_a))
+
+    def _prepare_shadow(self, frame: Frame, pixel_a: float) -> tuple[Shadow, Any] | None:
+        shadow = self.shadow
+        if shadow is None or not shadow.trial.due(1):
+            return None
+        try:
+            return shadow, shadow.loaded.picker.prepare(frame.data, pixel_a)
+        except ValueError as error:
+            # What the picker in force takes may be too small for the candidate: it says nothing of this one.
+            log.warning("candidate %s: %s", shadow.loaded.name, error)
+            return None
 
     def _decide(self, frame: Frame, scored: Scored) -> Result:
         began = time.perf_counter()
         ready = scored.ready
-        candidates = self.picker.decide(ready.prepared, scored.scores)
+        candidates = ready.loaded.picker.decide(ready.prepared, scored.scores)
         found = self._micrograph(frame, ready, candidates)
+        if ready.shadow is not None:
+            self._compare(found, ready.shadow, scored.shadow_scores)
         peaks = time.perf_counter()
         if self._picks.particles.keep and not found.skipped:
             found = self._with_particles(frame, found)
@@ -212,26 +279,37 @@ class PickWork:
             pixel_a=ready.pixel_a,
             candidates=candidates,
             picked=np.zeros(len(candidates), bool),
-            threshold=self.threshold,
-            model=self._card.name,
-            model_sha256=self._card.sha256,
-            diameter_a=self.picker.diameter_a,
-            box_px=self._picks.box_px or box_of(self.picker.diameter_a, ready.pixel_a),
+            threshold=ready.loaded.threshold,
+            model=ready.loaded.bundle.card.name,
+            model_sha256=ready.loaded.bundle.card.sha256,
+            diameter_a=ready.loaded.picker.diameter_a,
+            box_px=self._picks.box_px or box_of(ready.loaded.picker.diameter_a, ready.pixel_a),
             quality=ready.quality,
             revision=int(info.get("revision", 0)),
             warnings=tuple(warnings),
             skipped=tuple(skipped),
             info=info.get("microscope", {}),
-            sd_range=self._settings.sd_range,
-            floor=self._settings.floor,
+            sd_range=self.settings.sd_range,
+            floor=self.settings.floor,
         )
         moved = self._followed.of(found)
-        band = self._settings.sd_range if moved is None or moved.sd_range is None else moved.sd_range
+        band = self.settings.sd_range if moved is None or moved.sd_range is None else moved.sd_range
         self.in_force = found.threshold if moved is None else moved.threshold
         found = picked_again(found, self.in_force, band)
-        if int(found.picked.sum()) < self._settings.min_picks:
+        if int(found.picked.sum()) < self.settings.min_picks:
             found = replace(found, skipped=(*skipped, "picks"), picked=np.zeros_like(found.picked))
         return found
+
+    def _compare(self, found: PickedMicrograph, shadow: tuple[Shadow, Any], scores: Any) -> None:
+        """Which picks both have, only the one in force, and only the candidate: the same within ``SAME`` diameters."""
+        picker, prepared, trial = shadow[0].loaded.picker, shadow[1], shadow[0].trial
+        other = picker.decide(prepared, scores)
+        theirs = other.picked(picker.threshold, self.settings.sd_range)
+        ours, x, y = found.picks, other.x[theirs], other.y[theirs]
+        both = len(match(ours.x, ours.y, x, y, SAME * found.diameter_a / found.pixel_a))
+        table = [(True, True)] * both + [(True, False)] * (len(ours) - both) + [(False, True)] * (len(x) - both)
+        pairs = np.array(table, bool).reshape(-1, 2)
+        trial.compare(pairs[:, 0], pairs[:, 1], 1)
 
     def _with_particles(self, frame: Frame, found: PickedMicrograph) -> PickedMicrograph:
         size = min(self._picks.particles.size_px, found.box_px)

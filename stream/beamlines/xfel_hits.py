@@ -28,12 +28,24 @@ from ..flow.pipeline import Pipeline
 from ..flow.ports import Source
 from ..flow.settings import ConfigError, Settings, Where
 from ..flow.stages import Each, Stage
+from ..live.changes import Changes
+from ..live.control import Control
+from ..live.marks import Marks
 from ..sinks.failures import FailureLog
 from ..sinks.hdf5 import Hdf5Settings, Hdf5Sink
+from ..sinks.hdf5_room import room_in
 from ..sources.dectris import DectrisSettings, DectrisSource
 from ..sources.karabo import KaraboSettings, KaraboSource
 from ..sources.replay import ReplaySettings, ReplaySource
-from .hits import Classify, Keep, KeepSettings, ModelSettings, Screen, ScreenSettings, View
+from .candidates import Candidates
+from .classify import Classify, ModelSettings
+from .control_hits import HitLevers
+from .hits import Keep, KeepSettings, Screen, ScreenSettings, View
+
+try:  # TEMPORARY
+    from .page_hits import HitsPage
+except ImportError:
+    HitsPage = None
 
 MODULES = "missing; frames of {shape} have modules: name the .geom file that places them, or set model: null"
 
@@ -80,6 +92,8 @@ class Daemon:
     files: Hdf5Sink
     failures: FailureLog
     model: str
+    page: HitsPage | None
+    token: Path
 
     def healthy(self) -> str | None:
         """Why frames cannot be kept, or None."""
@@ -102,7 +116,8 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
     bundle = attempt(mistakes, where, lambda: _bundle(settings.model, base)) if settings.model else None
     source = settings.source.at(base)
     mistakes += [where("source", *place) + why for place, why in source.mistakes()]
-    keep = Keep(settings.keep)
+    metrics = Metrics("xfel_hits", CLASSES)
+    keep = Keep(settings.keep, metrics)
     model: Classify | None = None
     if settings.model and bundle and decode and view:
         if decode.shape and len(decode.shape) > 2 and settings.detector.geometry.file is None:
@@ -110,25 +125,34 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
         model = attempt(mistakes, where, lambda: Classify(settings.model, bundle, decode, view, keep))
     if mistakes:
         raise ConfigError(mistakes)
-    metrics = Metrics("xfel_hits", CLASSES)
     stages: list[Stage] = [Each("decode", decode, workers=settings.flow.workers, burst=settings.flow.burst)]
     if settings.screen:
         screen = Screen(settings.screen, decode, keep, alone=settings.model is None)
         stages.append(Each("screen", screen, burst=settings.flow.burst))
-    files = Hdf5Sink(settings.files, metrics, config=config, base=base)
-    metrics.on_failure = failures = FailureLog(base / settings.files.directory, settings.keep.failures)
+    directory = base / settings.files.directory
+    changes = Changes(directory, metrics.operation)
+    files = Hdf5Sink(settings.files, metrics, config=config, base=base, changes=changes)
+    metrics.on_failure = failures = FailureLog(directory, settings.keep.failures)
     if settings.model and model:
         stages.append(Infer("model", model, size=settings.model.batch, wait_s=settings.model.wait_ms / 1000))
+    candidates = (
+        Candidates("hits", directory, settings.model.bundle, bundle.path) if settings.model and bundle else None
+    )
+    levers = HitLevers(model, candidates, keep, files, lambda title, now: pipeline.new_run(title, now=now), metrics)
+    control = Control(levers, metrics, changes)
+    page = _page(settings, metrics, control, directory, model)
+    metrics.operation.free_bytes = lambda: room_in(directory)
 
     def warm_up() -> None:
         files.open()
         if model is not None:
             model.warm_up(metrics)
+        control.restore()
 
     pipeline = Pipeline(
         open_source(source, metrics),
         stages,
-        [files],
+        [files] if page is None else [files, page.watch],
         metrics,
         queue=settings.flow.queue,
         queue_bytes=settings.flow.queue_mb * 10**6,
@@ -136,7 +160,23 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
         flush_s=settings.files.flush_s,
         warm_up=warm_up,
     )
-    return Daemon(pipeline, files, failures, bundle.card.name if bundle else "lit pixels")
+    token = settings.service.token_at(base, directory)
+    return Daemon(pipeline, files, failures, bundle.card.name if bundle else "lit pixels", page, token)
+
+
+def _page(
+    settings: XfelHits, metrics: Metrics, control: Control, directory: Path, model: Classify | None
+) -> HitsPage | None:
+    if not settings.service.page or HitsPage is None:
+        return None
+    return HitsPage(
+        metrics=metrics,
+        controls=control,
+        marks=Marks(directory),
+        directory=directory,
+        to_input=None if model is None else model.input_of,
+        labels=CLASSES,
+    )
 
 
 def attempt(mistakes: list[str], where: Where, make: Any) -> Any:

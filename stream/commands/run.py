@@ -86,6 +86,8 @@ def run(
             ready=ready,
             where=listens,
             listens=False,
+            page=daemon.page,
+            token=daemon.token,
         )
         daemon.close()
         if not running.is_set():

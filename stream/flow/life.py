@@ -37,3 +37,7 @@ class ServiceSettings(Settings):
     )
     failure_window_s: float = Field(60, gt=0, description="how far back lately goes")
     failure_least: int = Field(1, ge=1, description="fewer frames than this within that time say nothing")
+
+    def token_at(self, base: Path, directory: Path) -> Path:
+        """The file with the token: ``token_file``, from ``base`` on where it is relative, or one in ``directory``."""
+        return directory / "page.token" if self.token_file is None else base / self.token_file

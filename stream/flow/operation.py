@@ -16,6 +16,8 @@ from .families import counter, gauge, single
 
 CHANGES = ("threshold", "pause", "run", "model", "candidate")
 LONGEST_TITLE = 80
+LOG_OF_CHANGES = "changes.jsonl"
+"""The file, where a daemon's results go, that says what people changed: a line of JSON each."""
 
 
 class Operation:

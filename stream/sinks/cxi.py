@@ -33,8 +33,10 @@ END_TIME = "entry_1/end_time"
 END_REASON = "entry_1/end_reason"
 DETECTOR = "entry_1/instrument_1/detector_1"
 RESULT = "entry_1/result_1"
+CHANGES = "entry_1/result_1/process_1/changes"
 TIME_BYTES = 32
 REASON_BYTES = 16
+MOST_CHANGES, CHANGE_BYTES = 128, 512
 ROWS_PER_CHUNK = 1024
 PLANCK_TIMES_LIGHT = 6.62607015e-34 * 299792458.0  # J m, exact (SI 2019)
 _ROOM = 512
@@ -73,7 +75,8 @@ class About:
     """What a file says of its run besides the frames.
 
     ``started``: seconds since 1970. ``info``: ``RunStart.info`` (SI units). ``mask``: CXI's pixel bits, the shape of
-    one frame, for a file whose frames share one mask.
+    one frame, for a file whose frames share one mask. ``changes``: what people had changed when the file was begun, a
+    line of JSON each.
     """
 
     run: str
@@ -83,6 +86,7 @@ class About:
     instrument: str = ""
     sample: str = ""
     configuration: str = ""
+    changes: Sequence[str] = ()
 
 
 def iso_time(seconds: float) -> str:
@@ -223,3 +227,15 @@ def _put_process(result: h5py.Group, about: About) -> None:
         put_text(note, "description", "The configuration the program ran with")
         put_text(note, "type", "text/yaml")
         put_text(note, "data", about.configuration)
+    # Not one that grows: those have the frame as their first axis.
+    process.create_dataset("changes", shape=(MOST_CHANGES,), dtype=h5py.string_dtype("utf-8", CHANGE_BYTES))
+    process["changes"].attrs["description"] = "What people changed: before the first frame, and while the file was open"
+    for at, line in enumerate(about.changes[-MOST_CHANGES // 2 :]):
+        put_change(process["changes"], at, line)
+
+
+def put_change(changes: h5py.Dataset, at: int, line: str) -> None:
+    """Write one change into its place; a line too long for it is left out, as every frame has its own threshold."""
+    raw = line.encode()
+    if at < MOST_CHANGES and len(raw) <= CHANGE_BYTES:
+        changes[at] = raw

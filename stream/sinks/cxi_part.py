@@ -21,7 +21,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ..flow.frame import Frame, Key, Result
-from .cxi import COUNT, DETECTOR, END_REASON, END_TIME, LIBVER, RESULT, About, Layout, iso_time, lay_out
+from .cxi import (
+    CHANGES,
+    COUNT,
+    DETECTOR,
+    END_REASON,
+    END_TIME,
+    LIBVER,
+    MOST_CHANGES,
+    RESULT,
+    About,
+    Layout,
+    iso_time,
+    lay_out,
+    put_change,
+)
 from .cxi_disk import SUFFIX, claim, let_go, publish
 from .cxi_rows import IDENTIFIER, row_dtype, to_rows
 
@@ -51,6 +65,7 @@ class Part:
         self._working = path.with_name(path.name + SUFFIX)
         self._shared_mask = np.zeros(layout.shape, np.uint32) if about.mask is None else about.mask
         self._rows: list[npt.NDArray[Any]] = []
+        self._changes = min(len(about.changes), MOST_CHANGES // 2)
         self._last_wall = about.started
         self._claim = self._handle = -1
         try:
@@ -121,6 +136,14 @@ class Part:
         self._last_wall = max(self._last_wall, results[-1].frame.wall)
         self.count = total
         self.unflushed += [result.frame.key for result in results]
+
+    def note(self, changes: Sequence[str]) -> None:
+        """Keep what people changed while this file is open, a line of JSON each. Raises ``PartError``."""
+        with self._told("write"):
+            for line in changes:
+                put_change(self._file[CHANGES], self._changes, line)
+                self._changes += 1
+            self._file[CHANGES].id.flush()
 
     def flush(self) -> None:
         """Show readers everything appended so far: all values first, then how many of them count."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,16 @@ __all__ = ["Hdf5Settings", "Hdf5Sink", "free_bytes", "safe_name"]
 log = logging.getLogger(__name__)
 
 BLOCK_ROWS = 4096
+
+
+class ChangeLog(Protocol):
+    """What people changed on the daemon, as lines of JSON, the oldest first."""
+
+    def texts(self, after: int = 0) -> Sequence[str]:
+        """All but the first ``after``."""
+
+    def standing_texts(self) -> Sequence[str]:
+        """The last change of each thing."""
 
 
 @dataclass(slots=True)
@@ -54,10 +64,14 @@ class Hdf5Sink:
         *,
         config: str = "",
         base: Path = Path(),
+        changes: ChangeLog | None = None,
         free: Callable[[Path], int] = free_bytes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Touch nothing yet. ``config``: text kept in every file. ``base``: where a relative directory is."""
+        """Touch nothing yet. ``config``: text kept in every file. ``base``: where a relative directory is.
+
+        ``changes``: what people change while it runs, kept in every file.
+        """
         self.settings = settings
         self.files: list[Path] = []
         self._config = config
@@ -68,6 +82,8 @@ class Hdf5Sink:
         self._part: Part | None = None
         self._closed_parts: list[Path] = []
         self._lost: list[Failure] = []
+        self._changes = changes
+        self._noted = 0
 
     def open(self) -> None:
         """Make the directory, and say in the log which files of a killed daemon lie in it.
@@ -109,6 +125,7 @@ class Hdf5Sink:
 
     def flush(self) -> None:
         """Show readers what was written, and look at the free space."""
+        self._note_changes()
         self._flush_part()
         if self._room.is_short():
             self._close_part("disk_full")
@@ -191,6 +208,7 @@ class Hdf5Sink:
         )
 
     def _about(self, run: _Run, result: Result) -> About:
+        self._note_changes()
         shape = result.frame.data.shape
         if run.mask is not None and run.mask.shape != shape:
             log.warning("run %s: its mask is %s, its frames are %s; left out", run.name, run.mask.shape, shape)
@@ -204,6 +222,7 @@ class Hdf5Sink:
             instrument=self.settings.instrument,
             sample=self.settings.sample,
             configuration=self._config,
+            changes=() if self._changes is None else self._changes.standing_texts(),
         )
 
     def _path(self, part: int, run: str) -> Path:
@@ -236,7 +255,17 @@ class Hdf5Sink:
             else:
                 self._room.flushed()
 
+    def _note_changes(self) -> None:
+        new = [] if self._changes is None else self._changes.texts(self._noted)
+        self._noted += len(new)
+        if self._part is not None and new:
+            try:
+                self._part.note(new)
+            except PartError as error:
+                self._give_up(error)
+
     def _close_part(self, reason: str) -> None:
+        self._note_changes()
         part = self._part
         if part is None:
             return

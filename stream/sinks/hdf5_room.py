@@ -28,6 +28,14 @@ def free_bytes(directory: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
+def room_in(directory: Path) -> float | None:
+    """Likewise; None where it cannot be told, as before the folder is made."""
+    try:
+        return float(free_bytes(directory))
+    except OSError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Refusal:
     """Why nothing is kept, and until when (monotonic seconds) nothing is tried."""

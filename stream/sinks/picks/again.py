@@ -88,21 +88,30 @@ def rethreshold(
     threshold: float,
     sd_range: Band | None,
     progress: Progress,
+    *,
+    only: Callable[[Record], bool] = lambda _: True,
 ) -> list[Recount]:
     """Pick every micrograph of the session again and write its files and the tables; one ``Recount`` per micrograph.
 
-    ``sd_range``: None leaves each micrograph's band. Records that come in meanwhile are treated too. Raises ``OSError``
+    ``sd_range``: None leaves each micrograph's band. ``only``: which micrographs; the others stay as they are. Records
+    that come in meanwhile are treated too. Raises ``OSError``
     where something cannot be written, ``BadData`` for a damaged record, and ``ValueError`` for a damaged
     ``threshold.json``; each file that was written until then is whole, and a second call does the rest.
     """
     places = Places(directory, settings.project)
     done: dict[str, Recount] = {}
-    while files := [file for file, _ in record_files(directory / RECORDS) if file not in done]:
+    seen: set[str] = set()
+    while new := [file for file, _ in record_files(directory / RECORDS) if file not in seen]:
+        seen.update(new)
+        files = [file for file in new if only(read(directory / RECORDS / file))]
         _announce(directory, files, threshold, sd_range)
+        of = len(done) + len(files)
         for file in files:
             with lock(directory):
                 done[file] = _again(directory / RECORDS / file, settings, places, threshold, sd_range)
-            progress(f"pick again: {done[file].name}", len(done), len(done) + len(files))
+            progress(f"pick again: {done[file].name}", len(done), of)
+    if not done:
+        return []
     with lock(directory):
         rows = Rows(places)
         rows.scan()

@@ -1,7 +1,8 @@
 """``session.h5``: every micrograph's particles as one array, without copying a pixel (HDF5 virtual datasets).
 
 ``/micrographs``: a row per micrograph. ``/picks``: x, y, score, and the row of the micrograph, of all picks.
-``/particles``: ``images`` (n, size, size), virtual, with x, y, score and the row of the micrograph.
+``/particles``: ``images`` (n, size, size), virtual, with x, y, score and the row of the micrograph. ``/changes``: what
+people changed on the daemon, a line of JSON each.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ...flow.operation import LOG_OF_CHANGES
 from ..cxi import LIBVER
 from .rows import Row
 
@@ -43,8 +45,16 @@ def write_session(path: Path, rows: Sequence[Row]) -> None:
         file["micrographs"] = np.array([_line(row) for row in rows], TABLE)
         file["picks"] = _picks(rows)
         _particles(file, rows)
+        file["changes"] = np.array(_changes(path.with_name(LOG_OF_CHANGES)), h5py.string_dtype())
         file.flush()
         path.write_bytes(file.id.get_file_image())
+
+
+def _changes(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    except FileNotFoundError:
+        return []
 
 
 def _line(row: Row) -> tuple[object, ...]:

@@ -1,0 +1,167 @@
+"""What can be changed on a running ``cryoem_picks``: threshold (also of what is stored), picking, title, model."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from ...models.bundle import BundleError
+from ..errors import plain
+from ..flow.frame import BadData
+from ..flow.metrics import Metrics
+from ..live.page import JSON, Refused
+from ..live.trial import Trial
+from ..sinks.picks import again
+from ..sinks.picks.record import Record, now
+from ..sinks.picks.sink import PickSink
+from ..sinks.picks.threshold import Moved, read_moved, write_moved
+from .candidates import Candidates
+from .picking import Loaded, PickWork, Shadow
+
+log = logging.getLogger(__name__)
+
+
+class PickLevers:
+    """Implements ``Levers``. ``refreshed`` is called, in a thread of its own, when stored picks have changed.
+
+    ``paused``: whether files shall wait in the folder. ``new_run``: see ``Pipeline.new_run``.
+    """
+
+    kind: Literal["picks"] = "picks"
+
+    def __init__(
+        self,
+        work: PickWork,
+        candidates: Candidates,
+        picks: PickSink,
+        new_run: Callable[[str, bool], None],
+        metrics: Metrics,
+    ) -> None:
+        self.refreshed: Callable[[], None] = lambda: None
+        self.paused = False
+        self._work, self._candidates, self._picks = work, candidates, picks
+        self._new_run, self._metrics = new_run, metrics
+        self._again: tuple[int, int] | None = None
+        self._wanted: float | None = None
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def threshold(self) -> JSON:
+        """See ``Levers.threshold``."""
+        loaded, floor = self._work.loaded, self._work.settings.floor
+        card = loaded.bundle.card.threshold
+        return {"value": self._work.in_force, "configured": loaded.threshold, "card": card, "floor": floor}
+
+    def check_threshold(self, value: float) -> None:
+        """Candidates below the floor were not kept."""
+        floor = self._work.settings.floor
+        if not floor <= value <= 1:
+            raise Refused(
+                f"value: candidates below {floor:g} are not kept; give {floor:g} to 1, or set model.floor lower"
+            )
+
+    def move(self, value: float) -> None:
+        """Tell the picker, and pick what is stored again: in the background, since there may be thousands."""
+        self._announce(value)
+        self._work.in_force = value
+        with self._lock:
+            self._wanted = value
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._pick_again, name="rethreshold", daemon=True)
+                self._thread.start()
+
+    def progress(self) -> JSON | None:
+        """How many of the stored micrographs are picked again; None when nothing is to be done."""
+        done = self._again
+        return None if done is None else {"done": done[0], "of": done[1]}
+
+    def wait(self, timeout: float) -> bool:
+        """Until what is stored has the threshold in force; True when it has."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+        return self._thread is None
+
+    def pause(self, paused: bool) -> None:
+        """Micrographs wait in the folder: none is lost."""
+        self.paused = paused
+
+    def new_run(self, title: str, *, now: bool) -> None:
+        """The session goes on under this title."""
+        self._new_run(title, now)
+
+    def writing_to(self) -> str | None:
+        """The session's folder."""
+        return self._picks.directory.name
+
+    def model(self) -> str:
+        """The bundle in force."""
+        return self._work.loaded.name
+
+    def configured_model(self) -> str:
+        """The bundle that the configuration names."""
+        return self._work.settings.bundle
+
+    def models(self) -> Sequence[str]:
+        """Bundles of pickers."""
+        return self._candidates.names()
+
+    def try_out(self, bundle: str) -> Trial:
+        """Load and warm up; it may take a few seconds, in which picking goes on."""
+        found = self._candidates.load(bundle)
+        try:
+            loaded = Loaded.of(bundle, found.expect(classes=1), self._work.settings)
+            loaded.picker.warm_up()
+        except BundleError as error:
+            raise Refused(error.detail) from None
+        trial = Trial(bundle, loaded.threshold, self._metrics.operation)
+        self._work.shadow = Shadow(loaded, trial)
+        return trial
+
+    def drop(self) -> None:
+        """The candidate is asked no more."""
+        self._work.shadow = None
+
+    def promote(self) -> None:
+        """The candidate picks."""
+        self._work.promote()
+
+    def _announce(self, value: float) -> None:
+        """Move the threshold of the model in force, also where no micrograph of it is stored yet."""
+        loaded, directory = self._work.loaded, self._picks.directory
+        sha, configured = loaded.bundle.card.sha256, loaded.threshold
+        try:
+            others = [m for m in read_moved(directory) if (m.model_sha256, m.configured) != (sha, configured)]
+            write_moved(directory, [*others, Moved(sha, configured, value, None, now())])
+        except (OSError, ValueError) as error:
+            raise Refused(str(error)) from None
+
+    def _pick_again(self) -> None:
+        while True:
+            with self._lock:
+                value, self._wanted = self._wanted, None
+                if value is None:
+                    self._thread = None
+                    return
+            self._again = (0, 0)
+            try:
+                self._pick_stored(value)
+            except (OSError, BadData, ValueError) as error:
+                said = plain(error) if isinstance(error, OSError) else str(error)
+                log.error("threshold %g: not all that is stored was picked again: %s", value, said)
+            self._again = None
+            self.refreshed()
+
+    def _pick_stored(self, value: float) -> None:
+        """What the model in force has picked at another threshold; scores of other models are on another scale."""
+        sha = self._work.loaded.bundle.card.sha256
+
+        def stale(record: Record) -> bool:
+            return record.micrograph.model_sha256 == sha and record.micrograph.threshold != value
+
+        again.rethreshold(self._picks.directory, self._picks.settings, value, None, self._progress, only=stale)
+
+    def _progress(self, _: str, done: int, of: int) -> None:
+        self._again = (done, of)
