@@ -1,7 +1,7 @@
 """Telling the service manager how the daemon is: the protocol of ``sd_notify(3)``, without its library.
 
-systemd sets ``NOTIFY_SOCKET`` (and ``WATCHDOG_USEC`` where ``WatchdogSec=`` is set) for units of ``Type=notify``. Without
-them every call does nothing, so the daemon need not know who started it.
+systemd sets ``NOTIFY_SOCKET`` for units of ``Type=notify``, and ``WATCHDOG_USEC`` where they have ``WatchdogSec=``.
+Without them every call does nothing, so the daemon need not know who started it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ LONGEST_STATUS = 400
 class Notifier:
     """Sends READY, STATUS, WATCHDOG and STOPPING to the service manager, if there is one.
 
-    ``living`` says whether the daemon still does its work; the watchdog is fed only while it does, at half the manager's
-    period, from a thread of its own that ``ready`` starts: a caller that waits (draining, loading a model) must not look
-    dead, and a process whose interpreter hangs cannot feed it. ``environ`` is the environment to read.
+    ``living`` says whether the daemon still does its work; the watchdog is fed only while it does, at half the
+    manager's period, from a thread of its own that ``ready`` starts: a caller that waits (draining, loading a model)
+    must not look dead, and a process whose interpreter hangs cannot feed it. ``environ`` is the environment to read.
     """
 
     def __init__(self, living: Callable[[], bool] = lambda: True, environ: Mapping[str, str] | None = None) -> None:
