@@ -172,7 +172,7 @@ def serve(
     """
     stop = stop or threading.Event()
     readiness = Readiness(pipeline, settings, sinks_say, where=where)
-    pipeline.metrics.ready = lambda: not readiness.problems()
+    pipeline.metrics.problems = readiness.problems
     try:
         server = open_server(settings, pipeline.metrics, readiness.problems, page, token)
     except OSError as error:

@@ -133,9 +133,10 @@ class Classify:
         self.loaded, self.shadow = self.shadow.loaded, None
         self.loaded.tell(metrics)
 
-    def input_of(self, frame: Frame) -> npt.NDArray[np.uint16] | npt.NDArray[np.float32]:
+    def input_of(self, frame: Frame) -> npt.NDArray[Any]:
         """One frame as the model sees it, (size, size) photons. Raises ``BadData`` for one that does not fit."""
-        return self._inputs([frame], self.loaded.size)[0]
+        seen: npt.NDArray[Any] = self._inputs([frame], self.loaded.size)[0]
+        return seen
 
     def prepare(self, frames: Sequence[Frame]) -> Job:
         """(n, y, x) or (n, module, y, x) frames to the model's input, and to a candidate's where it is due."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Final
 
 from ...models.bundle import BundleError
 from ...models.hits.infer import CLASSES
@@ -22,7 +22,7 @@ class HitLevers:
     ``new_run``: gives runs a title, and begins one now or not (``Pipeline.new_run``).
     """
 
-    kind: Literal["hits"] = "hits"
+    kind: Final = "hits"
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Final
 
 from ...models.bundle import BundleError
 from ..errors import plain
@@ -29,7 +29,7 @@ class PickLevers:
     ``paused``: whether files shall wait in the folder. ``new_run``: see ``Pipeline.new_run``.
     """
 
-    kind: Literal["picks"] = "picks"
+    kind: Final = "picks"
 
     def __init__(
         self,

@@ -42,10 +42,7 @@ from .classify import Classify, ModelSettings
 from .control_hits import HitLevers
 from .hits import Keep, KeepSettings, Screen, ScreenSettings, View
 
-try:  # TEMPORARY
-    from .page_hits import HitsPage
-except ImportError:
-    HitsPage = None
+from .page_hits import HitsPage
 
 MODULES = "missing; frames of {shape} have modules: name the .geom file that places them, or set model: null"
 
@@ -167,7 +164,7 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
 def _page(
     settings: XfelHits, metrics: Metrics, control: Control, directory: Path, model: Classify | None
 ) -> HitsPage | None:
-    if not settings.service.page or HitsPage is None:
+    if not settings.service.page:
         return None
     return HitsPage(
         metrics=metrics,

@@ -64,7 +64,7 @@ class Metrics:
 
     ``labels`` names the model's answers in order (``"0", "1", "2", "3", "4+"``) for the verdict counters. ``yields``
     counts what micrographs give, where they are the items. ``latency_s``: upper bounds of the latency's buckets, in
-    seconds.
+    seconds. ``problems``, which the service sets, says why the daemon is not ready.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Metrics:
         self.first_read: float | None = None
         self.last_written = self.started
         self.on_failure: Callable[[Failure], None] | None = None
-        self.ready: Callable[[], bool] = lambda: False
+        self.problems: Callable[[], Sequence[str]] = lambda: ("not running yet",)
         self._lock = threading.Lock()
         self._events: Counter[str] = Counter()
         self._verdicts: Counter[tuple[str, str]] = Counter()
@@ -273,4 +273,4 @@ class Metrics:
         if self.yields is not None:
             yield from self.yields.collect()
         yield from self.operation.collect()
-        yield gauge("beamsieve_ready", "1 when ready, as /readyz says.", [((), float(self.ready()))])
+        yield gauge("beamsieve_ready", "1 when ready, as /readyz says.", [((), float(not self.problems()))])

@@ -41,21 +41,18 @@ class Sample:
 class Common:
     """The fields of a snapshot that both beamlines have. Any thread.
 
-    ``problems`` may be set once the daemon's readiness exists; it says why the daemon is not ready. ``clock`` gives
-    monotonic seconds, ``wall`` Unix seconds. ``tick`` is to be called about once a second by something that runs
+    ``clock`` gives monotonic seconds, ``wall`` Unix seconds. ``tick`` is to be called about once a second by something that runs
     without browsers (a ``Listener``'s ``flush``), so that the last ten seconds are known when a browser comes.
     """
 
     def __init__(
         self,
         metrics: Metrics,
-        problems: Callable[[], Sequence[str]] = tuple,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.metrics = metrics
-        self.problems = problems
         self._clock, self._wall = clock, wall
         self._lock = threading.Lock()
         self._since = clock()
@@ -80,15 +77,15 @@ class Common:
         seconds = last.at - first.at
         stages = _shares(first, last, idle=not any(depth for _, depth, _ in self.metrics.depths()))
         busiest = max(stages, key=lambda stage: stage["busy"], default=None)
-        tally = self.metrics.tally()
+        tally, problems = self.metrics.tally(), list(self.metrics.problems())
         median, p99 = self.metrics.latency(0.5, 0.99)
         outcomes = {name: getattr(tally, name) for name in ("read", "accepted", "rejected", "failed", "dropped")}
         losses = [("dropped", tally.drops), ("failed", tally.failures)]
         return {
             "time": self._wall(),
             "beamline": self.metrics.beamline,
-            "ready": self.metrics.ready(),
-            "problems": list(self.problems()),
+            "ready": not problems,
+            "problems": problems,
             "uptime_s": self._clock() - self._since,
             "counts": {**outcomes, "in_flight": tally.in_flight},
             "losses": [{"kind": kind, "reason": why, "count": n} for kind, whys in losses for why, n in whys.items()],

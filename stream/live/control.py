@@ -21,7 +21,9 @@ DAEMON = "beamsieve"
 class Levers(Protocol):
     """What a beamline does when somebody changes something. What raises ``Refused`` has changed nothing."""
 
-    kind: Literal["hits", "picks"]
+    @property
+    def kind(self) -> Literal["hits", "picks"]:
+        """What a verdict is about."""
 
     def threshold(self) -> JSON:
         """``value`` in force, ``configured``, ``card`` (the model's own), ``floor``: no threshold below it."""
