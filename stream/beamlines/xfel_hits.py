@@ -41,7 +41,6 @@ from .candidates import Candidates
 from .classify import Classify, ModelSettings
 from .control_hits import HitLevers
 from .hits import Keep, KeepSettings, Screen, ScreenSettings, View
-
 from .page_hits import HitsPage
 
 MODULES = "missing; frames of {shape} have modules: name the .geom file that places them, or set model: null"

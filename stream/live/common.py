@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,8 @@ class Sample:
 class Common:
     """The fields of a snapshot that both beamlines have. Any thread.
 
-    ``clock`` gives monotonic seconds, ``wall`` Unix seconds. ``tick`` is to be called about once a second by something that runs
-    without browsers (a ``Listener``'s ``flush``), so that the last ten seconds are known when a browser comes.
+    ``clock`` gives monotonic seconds, ``wall`` Unix seconds. ``tick`` is to be called about once a second by something
+    that runs without browsers (a ``Listener``'s ``flush``), so that the last ten seconds are known when a browser comes.
     """
 
     def __init__(
