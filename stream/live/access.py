@@ -27,6 +27,7 @@ SESSION_S = 24 * 3600
 SESSIONS = 256
 NAME_LENGTH = 40
 LEAST_TOKEN = 16
+OTHER_S = 0.5
 NETLOC = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?", re.ASCII)
 
 
@@ -195,8 +196,11 @@ def token_in(path: Path) -> str:
 
 def _read_token(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8") as file:
-            mode, token = os.fstat(file.fileno()).st_mode, file.read(4096).strip()
+        mode, token = path.stat().st_mode, path.read_text(encoding="utf-8").strip()
+        until = time.monotonic() + OTHER_S
+        while not token and time.monotonic() < until:  # another daemon has made it a moment ago, and will fill it
+            time.sleep(0.01)
+            token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise OSError(f"token file {path}: cannot be read: {why}; remove it and a new one is made") from None
