@@ -1,27 +1,36 @@
 // Drawing of the score histogram: bars, axes and the lines of thresholds, on one canvas.
 //
-//   draw(canvas, {edges, stacks: [{counts, colour}], log, lines: [{at, colour, dash, text}], from})
+//   draw(canvas, {edges, stacks: [{counts, colour}], log, lines: [{at, colour, dash, text, below}], from})
 //     edges: n+1 numbers; stacks are drawn on each other, the first at the bottom; `from`: the score from which the plot
 //     is tinted (the proposed threshold), or null.
-//   PAD                    the plot's edges within the canvas, in CSS pixels: {left, right, top, bottom}
+//   padding()              the plot's edges within the canvas, in CSS pixels: {left, right, top, bottom}
 //   positionOf(canvas, edges, value), valueAt(canvas, edges, x)    CSS pixels from the canvas' left edge <-> score
 
 import { fmt } from "./dom.js";
 import { INK } from "./colours.js";
 
-export const PAD = { left: 46, right: 14, top: 22, bottom: 24 };
+const rem = () => parseFloat(getComputedStyle(document.documentElement).fontSize);
+
+export function padding() {
+  const unit = rem();
+  return { left: 3.1 * unit, right: 0.9 * unit, top: 1.4 * unit, bottom: 1.6 * unit };
+}
 
 const ends = (edges) => [edges[0], edges[edges.length - 1]];
-const inner = (canvas) => Math.max(1, canvas.clientWidth - PAD.left - PAD.right);
+
+function inner(canvas) {
+  const { left, right } = padding();
+  return Math.max(1, canvas.clientWidth - left - right);
+}
 
 export function positionOf(canvas, edges, value) {
   const [low, high] = ends(edges);
-  return PAD.left + (inner(canvas) * (value - low)) / (high - low || 1);
+  return padding().left + (inner(canvas) * (value - low)) / (high - low || 1);
 }
 
 export function valueAt(canvas, edges, x) {
   const [low, high] = ends(edges);
-  return low + ((high - low) * (x - PAD.left)) / inner(canvas);
+  return low + ((high - low) * (x - padding().left)) / inner(canvas);
 }
 
 function sized(canvas) {
@@ -32,7 +41,7 @@ function sized(canvas) {
   const context = canvas.getContext("2d");
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, w, h);
-  context.font = `${Math.max(11, Math.round(0.7 * parseFloat(getComputedStyle(document.documentElement).fontSize)))}px system-ui, sans-serif`;
+  context.font = `${Math.max(11, Math.round(0.72 * rem()))}px system-ui, sans-serif`;
   return { context, w, h };
 }
 
@@ -43,7 +52,7 @@ function ticksOf(top, log) {
   return ticks.length > 5 ? ticks.filter((n, i) => i === 0 || i % 2 === 1) : ticks;
 }
 
-function drawAxes(context, h, w, edges, heightOf, top, log) {
+function drawAxes(context, pad, h, w, edges, heightOf, top, log) {
   context.fillStyle = INK.axis;
   context.strokeStyle = INK.grid;
   context.textAlign = "right";
@@ -51,50 +60,40 @@ function drawAxes(context, h, w, edges, heightOf, top, log) {
   for (const n of ticksOf(top, log)) {
     const y = heightOf(n);
     context.beginPath();
-    context.moveTo(PAD.left, y);
-    context.lineTo(w - PAD.right, y);
+    context.moveTo(pad.left, y);
+    context.lineTo(w - pad.right, y);
     context.stroke();
-    context.fillText(fmt.number(n, 2), PAD.left - 6, y);
+    context.fillText(fmt.count(n), pad.left - 6, y);
   }
   context.textAlign = "center";
   context.textBaseline = "top";
   const [low, high] = ends(edges);
   for (let i = 0; i <= 4; i++) {
-    const x = PAD.left + ((w - PAD.left - PAD.right) * i) / 4;
-    context.fillText(Number((low + ((high - low) * i) / 4).toPrecision(3)), x, h - PAD.bottom + 6);
+    const x = pad.left + ((w - pad.left - pad.right) * i) / 4;
+    context.fillText(Number((low + ((high - low) * i) / 4).toPrecision(3)), x, h - pad.bottom + 6);
   }
 }
 
-function drawLine(context, h, x, { colour, dash = [], text = "" }) {
+function drawLine(context, pad, h, x, { colour, dash = [], text = "", below = false }) {
   context.strokeStyle = colour;
   context.setLineDash(dash);
   context.lineWidth = dash.length ? 1.5 : 2;
   context.beginPath();
-  context.moveTo(x, PAD.top - 4);
-  context.lineTo(x, h - PAD.bottom);
+  context.moveTo(x, pad.top - 4);
+  context.lineTo(x, h - pad.bottom);
   context.stroke();
   context.setLineDash([]);
   if (!text) return;
   const room = context.measureText(text).width / 2;
+  const middle = Math.min(Math.max(x, pad.left + room), context.canvas.clientWidth - pad.right - room);
   context.fillStyle = colour;
-  context.textAlign = "center";
-  context.textBaseline = "bottom";
-  context.fillText(text, Math.min(Math.max(x, PAD.left + room), context.canvas.clientWidth - PAD.right - room), PAD.top - 5);
+  context.textBaseline = below ? "top" : "bottom";
+  context.textAlign = below ? "right" : "center"; // beside its own line, away from the labels at the top
+  context.fillText(text, below ? x - 5 : middle, below ? pad.top : pad.top - 5);
 }
 
-export function draw(canvas, { edges, stacks, log = true, lines = [], from = null }) {
-  const { context, w, h } = sized(canvas);
-  const total = edges.slice(1).map((_, i) => stacks.reduce((sum, stack) => sum + (stack.counts[i] ?? 0), 0));
-  const top = Math.max(1, ...total);
-  const level = (n) => (log ? Math.log10(1 + n) / Math.log10(1 + top) : n / top);
-  const heightOf = (n) => h - PAD.bottom - (h - PAD.bottom - PAD.top) * level(n);
-  drawAxes(context, h, w, edges, heightOf, top, log);
-  if (from !== null) {
-    const x = Math.max(PAD.left, positionOf(canvas, edges, from));
-    context.fillStyle = "rgba(255, 179, 71, 0.08)";
-    context.fillRect(x, PAD.top, w - PAD.right - x, h - PAD.top - PAD.bottom);
-  }
-  const base = total.map(() => 0);
+function drawBars(context, canvas, edges, stacks, heightOf) {
+  const base = edges.slice(1).map(() => 0);
   for (const { counts, colour } of stacks) {
     context.fillStyle = colour;
     counts.forEach((n, i) => {
@@ -104,5 +103,21 @@ export function draw(canvas, { edges, stacks, log = true, lines = [], from = nul
       base[i] += n;
     });
   }
-  for (const line of lines) drawLine(context, h, positionOf(canvas, edges, line.at), line);
+}
+
+export function draw(canvas, { edges, stacks, log = true, lines = [], from = null }) {
+  const { context, w, h } = sized(canvas);
+  const pad = padding();
+  const total = edges.slice(1).map((_, i) => stacks.reduce((sum, stack) => sum + (stack.counts[i] ?? 0), 0));
+  const top = Math.max(1, ...total);
+  const level = (n) => (log ? Math.log10(1 + n) / Math.log10(1 + top) : n / top);
+  const heightOf = (n) => h - pad.bottom - (h - pad.bottom - pad.top) * level(n);
+  drawAxes(context, pad, h, w, edges, heightOf, top, log);
+  if (from !== null) {
+    const x = Math.max(pad.left, positionOf(canvas, edges, from));
+    context.fillStyle = "rgba(255, 179, 71, 0.1)";
+    context.fillRect(x, pad.top, w - pad.right - x, h - pad.top - pad.bottom);
+  }
+  drawBars(context, canvas, edges, stacks, heightOf);
+  for (const line of lines) drawLine(context, pad, h, positionOf(canvas, edges, line.at), line);
 }

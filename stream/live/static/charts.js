@@ -3,12 +3,13 @@
 //   const curve = chart(parent, {
 //     label,               what the curve shows, for people who do not see it
 //     time: true,          x is Unix seconds (false: a number, axis label xLabel, text xText(value))
-//     height: 220,         CSS pixels; the width follows the parent
+//     height: 220,         CSS pixels, the width follows the parent; "fill": as high as the parent's room (at least 16 rem)
 //     axes: {left: {label, text(value), range}, right: {…}},     right may be left out; range(min, max) -> [low, high]
-//     series: [{label, colour, axis: "left", width: 2, dash: [6, 4], dots: 0, text(value), show: true}],
+//     series: [{label, colour, axis: "left", width: 2, dash: [6, 4], dots: 0, text(value, i, columns), legend: true}],
 //     bands: [[high, low, "rgba(…)"]],          series numbers (0 is the first of `series`) between which is filled
 //     marks: () => [{x, text}],                 upright lines (threshold or model changed)
 //   })
+//   The legend shows the values under the mouse, else the last ones.
 //   curve.set([xs, ys0, ys1, …])   columns as arrays; null is a gap; nothing is drawn while the parent is not on screen
 //   curve.plot                     the uPlot object;  curve.destroy()
 //
@@ -18,9 +19,10 @@
 import { el, fmt, onScreen } from "./dom.js";
 import { INK } from "./colours.js";
 
+const short = (x) => (Math.abs(x) >= 1000 ? fmt.count(x) : String(Number(x.toPrecision(3))));
 const fontOf = () => `${Math.round(0.72 * parseFloat(getComputedStyle(document.documentElement).fontSize))}px system-ui, sans-serif`;
 
-function axis({ label = "", text = fmt.number } = {}, more = {}) {
+function axis({ label = "", text = short } = {}, more = {}) {
   const font = fontOf();
   const size = parseFloat(font);
   return {
@@ -37,11 +39,18 @@ function clockAxis() {
   return made;
 }
 
+// The value of a series under the mouse, else its last one.
+function told(text) {
+  return (plot, _, series, i) => {
+    const at = i ?? plot.data[0].length - 1;
+    return at < 0 ? "–" : text(plot.data[series][at], at, plot.data);
+  };
+}
+
 function line(given) {
-  const text = given.text ?? fmt.number;
   return {
     label: given.label, scale: given.axis ?? "left", stroke: given.colour, width: given.width ?? 2, dash: given.dash,
-    show: given.show ?? true, spanGaps: false, value: (_, value) => text(value),
+    class: given.legend === false ? "unnamed" : undefined, spanGaps: false, value: told(given.text ?? fmt.number),
     paths: given.dots ? () => null : undefined,
     points: given.dots ? { show: true, size: given.dots, fill: given.colour, width: 0 } : { show: false },
   };
@@ -81,17 +90,20 @@ function options(given, size) {
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     scales: { x: { time }, left: ranged(axes.left), ...(axes.right ? { right: ranged(axes.right) } : {}) },
     axes: [time ? clockAxis() : axis({ label: given.xLabel, text: xText }), axis(axes.left, { scale: "left", size: 58 }), ...right],
-    series: [{ label: time ? "time" : given.xLabel ?? "", value: (_, x) => (time ? fmt.clock(x) : xText(x)) }, ...given.series.map(line)],
+    series: [{ label: time ? "time" : given.xLabel ?? "", value: told((x) => (time ? fmt.clock(x) : xText(x))) }, ...given.series.map(line)],
     bands: (given.bands ?? []).map(([high, low, fill]) => ({ series: [high + 1, low + 1], fill })),
     hooks: given.marks ? { draw: [(plot) => drawMarks(plot, given.marks)] } : {},
   };
 }
 
 export function chart(parent, given) {
-  const holder = el("div", { class: "chart", role: "img", "aria-label": given.label });
+  const fills = given.height === "fill";
+  const holder = el("div", { class: fills ? "chart fill" : "chart", role: "img", "aria-label": given.label });
   parent.append(holder);
   const shown = onScreen(holder);
-  const size = () => ({ width: Math.max(200, holder.clientWidth), height: given.height ?? 220 });
+  const legend = () => holder.querySelector(".u-legend")?.offsetHeight ?? 0;
+  const height = () => (fills ? Math.max(120, holder.clientHeight - legend()) : given.height ?? 220);
+  const size = () => ({ width: Math.max(200, holder.clientWidth), height: height() });
   const empty = [[], ...given.series.map(() => [])];
   const plot = new window.uPlot(options(given, size()), empty, holder);
   const sized = new ResizeObserver(() => plot.setSize(size()));

@@ -21,7 +21,7 @@ function ledger(what) {
   const cells = SIGNS.map(([name, sign]) => el("div", { dataset: { name } }, el("dt", {}, sign ? el("span", { class: "sign", text: sign }) : null, name.replace("in_flight", "in work")), el("dd", { text: "–" })));
   const balance = el("p", { class: "balance" });
   const losses = el("tbody");
-  const head = ["lost", "cause", what, "of those read"].map((text) => el("th", { scope: "col", text }));
+  const head = ["lost", "cause", what, "of those read"].map((text, i) => el("th", { scope: "col", class: i > 1 ? "n" : "", text }));
   const table = el("table", { class: "losses" }, el("thead", {}, el("tr", {}, head)), losses);
   const facts = ["latency, median", "latency, 99 of 100", "speed", "data"].map((name) => el("div", {}, el("dt", { text: name }), el("dd", { text: "–" })));
   made.body.append(el("dl", { class: "ledger" }, cells), balance, table, el("dl", { class: "facts across" }, facts));

@@ -40,6 +40,7 @@ export function interpolated(whatIf, key, value) {
   return between(entries[right - 1], entries[right], (value - at[right - 1]) / (at[right] - at[right - 1]));
 }
 
+const plain = (x) => String(Number(x.toPrecision(4)));
 const middle = (entry) => (Array.isArray(entry) ? entry[0] : entry);
 
 // "half", "+12 %": how the second differs from the first, where that can be said.
@@ -204,9 +205,9 @@ class Threshold {
 
   lines() {
     const { value, configured, card } = this.snapshot.threshold;
-    const faint = (at, text) => (typeof at === "number" && at !== value ? [{ at, colour: INK.axis, dash: [2, 4], text }] : []);
+    const faint = (at, text) => (typeof at === "number" && at !== value ? [{ at, colour: INK.axis, dash: [2, 4], text, below: true }] : []);
     const beside = this.proposed === null ? [...faint(card, "model's"), ...(configured === card ? [] : faint(configured, "configured"))] : [];
-    return [...beside, { at: value, colour: INK.threshold, dash: this.proposed === null ? [] : [6, 4], text: `now ${fmt.number(value)}` }];
+    return [...beside, { at: value, colour: INK.threshold, dash: this.proposed === null ? [] : [6, 4], text: `now ${plain(value)}` }];
   }
 
   render() {
@@ -220,7 +221,7 @@ class Threshold {
     const [low, high] = this.limits();
     const said = { "aria-valuemin": low, "aria-valuemax": high, "aria-valuenow": at, "aria-valuetext": this.spoken(at) };
     for (const [name, value] of Object.entries(said)) this.handle.setAttribute(name, String(value));
-    if (!this.typing) this.value.value = String(Number(at.toPrecision(4)));
+    if (!this.typing) this.value.value = plain(at);
     const none = this.proposed === null;
     this.cancel.disabled = none;
     this.root.classList.toggle("proposing", !none);
@@ -230,14 +231,14 @@ class Threshold {
 
   spoken(at) {
     const parts = this.given.rows.map(({ key, label, text }) => `${label} ${text(interpolated(this.snapshot.what_if, key, at))}`);
-    return `${fmt.number(at)}: ${parts.join(", ")}`;
+    return `${plain(at)}: ${parts.join(", ")}`;
   }
 
   say(at, none) {
     const shot = this.snapshot;
     const now = shot.threshold.value;
-    setText(this.heads[1], `now, at ${fmt.number(now)}`);
-    setText(this.heads[2], none ? "what if …" : `what if ${fmt.number(at, 4)}`);
+    setText(this.heads[1], `now, at ${plain(now)}`);
+    setText(this.heads[2], none ? "what if …" : `what if ${plain(at)}`);
     const lines = rows(this.table, this.given.rows.length, (i) => el("tr", {}, el("th", { scope: "row", text: this.given.rows[i].label }), el("td"), el("td"), el("td", { class: "change" })));
     this.given.rows.forEach(({ key, text }, i) => {
       const [before, after] = [interpolated(shot.what_if, key, now), interpolated(shot.what_if, key, at)];
@@ -247,7 +248,7 @@ class Threshold {
       setText(cells[3], none ? "" : difference(before, after));
     });
     const seconds = shot.scores.seconds ? ` of the last ${fmt.seconds(shot.scores.seconds)}` : "";
-    this.canvas.setAttribute("aria-label", `Histogram of the scores${seconds}: number of ${this.given.unit ?? "items"} by score; threshold ${fmt.number(now)}`);
+    this.canvas.setAttribute("aria-label", `Histogram of the scores${seconds}: number of ${this.given.unit ?? "items"} by score; threshold ${plain(now)}`);
     setText(this.panel.note, seconds.trim());
   }
 }

@@ -41,19 +41,31 @@ function opener(net) {
     });
 }
 
-function rateTiles({ hits, speed, counts = {}, latency_s: latency = {} }) {
-  const windows = hits?.windows ?? [];
-  const rates = windows.map(({ name, rate, low, high, hits: n, shots }) => ({
+function rateTiles({ hits }) {
+  return (hits?.windows ?? []).map(({ name, rate, low, high, hits: n, shots }) => ({
     key: `rate ${name}`, label: `Hit rate, ${name}`, value: fmt.share(rate), unit: rate === null ? "" : "%", big: true,
     note: rate === null ? "no shot yet" : `${fmt.share(low)} – ${fmt.share(high)} % (95 %), ${fmt.count(n)} of ${fmt.count(shots)}`,
   }));
-  const lost = (counts.dropped ?? 0) + (counts.failed ?? 0);
-  const share = counts.read ? lost / counts.read : 0;
-  return [
-    ...rates,
-    { key: "speed", label: "Frames/s", value: fmt.number(speed?.frames_per_s), note: `${fmt.bytes(speed?.bytes_per_s)}/s, ${fmt.seconds(latency.median)} to a verdict` },
-    { key: "lost", label: "Lost", value: fmt.share(share), unit: "%", tone: lost ? "warn" : "good", note: lost ? `▲ ${fmt.count(counts.dropped)} dropped, ${fmt.count(counts.failed)} failed` : "✓ no frame lost" },
-  ];
+}
+
+// Losses of hours ago stay in the number; only new ones change the colour, or it would be on for the rest of the night.
+class Lost {
+  constructor() {
+    this.seen = []; // [time, lost] of the last minute
+  }
+
+  tiles({ time, speed, counts = {}, latency_s: latency = {} }) {
+    const lost = (counts.dropped ?? 0) + (counts.failed ?? 0);
+    this.seen.push([time, lost]);
+    while (this.seen[0][0] < time - 60) this.seen.shift();
+    const fresh = lost - this.seen[0][1];
+    const all = `${fmt.count(counts.dropped)} dropped, ${fmt.count(counts.failed)} failed`;
+    const note = fresh > 0 ? `▲ ${fmt.count(fresh)} in the last minute; ${all}` : lost ? `none in the last minute; ${all}` : "✓ no frame lost";
+    return [
+      { key: "speed", label: "Frames/s", value: fmt.number(speed?.frames_per_s), note: `${fmt.bytes(speed?.bytes_per_s)}/s, ${fmt.seconds(latency.median)} to a verdict` },
+      { key: "lost", label: "Lost", value: fmt.share(counts.read ? lost / counts.read : 0), unit: "%", tone: fresh > 0 ? "warn" : lost ? "" : "good", note },
+    ];
+  }
 }
 
 class Curve {
@@ -66,13 +78,12 @@ class Curve {
     this.buttons = SPANS.map(([text, seconds]) => el("button", { type: "button", class: "small", text, onclick: () => this.show(seconds), dataset: { seconds } }));
     setText(this.panel.note, "dotted orange: something was changed");
     this.panel.head.append(el("span", { class: "tools", role: "group", "aria-label": "Span of the curve" }, this.buttons));
-    const percents = (x) => fmt.percent(x);
     this.curve = chart(this.panel.body, {
-      label: "Hit rate with its 95 % interval, and frames per second, over time", height: 250,
+      label: "Hit rate with its 95 % interval, and frames per second, over time", height: "fill",
       axes: { left: { text: (x) => `${Number((100 * x).toPrecision(3))} %` }, right: { text: (x) => fmt.number(x) } },
       series: [
-        { label: "high", colour: "transparent", text: percents, width: 0 }, { label: "low", colour: "transparent", text: percents, width: 0 },
-        { label: "hit rate (left)", colour: INK.accepted, text: percents, width: 2.5 },
+        { label: "high", colour: "transparent", width: 0, legend: false }, { label: "low", colour: "transparent", width: 0, legend: false },
+        { label: "hit rate (left)", colour: INK.accepted, width: 2.5, text: (x, i, columns) => fmt.estimate([x, columns[2][i], columns[1][i]]) },
         { label: "frames/s (right)", colour: INK.speed, axis: "right", dash: [6, 4], width: 1.5 },
       ],
       bands: [[0, 1, INK.band]],
@@ -101,7 +112,7 @@ class Curve {
 function classes() {
   const made = panel("Classes", { area: "classes", hint: "Particles in the beam, as the model sees them." });
   const body = el("tbody");
-  const heads = ["particles", "", "a second", "so far"].map((text) => el("th", { scope: "col", text }));
+  const heads = ["particles", "", "a second", "so far"].map((text, i) => el("th", { scope: "col", class: i > 1 ? "n" : "", text }));
   made.body.append(el("table", { class: "classes" }, el("thead", {}, el("tr", {}, heads)), body));
   const line = () => {
     const share = bar(["depth"]);
@@ -145,13 +156,13 @@ function questions(net, open) {
 
 function frames(net, open) {
   return strips(net, {
-    open,
+    open, note: "below each: score · class",
     groups: [
       { key: "accepted", title: "Last accepted", hint: "hits, kept" }, { key: "rejected", title: "Last rejected", hint: "misses, not kept" },
       { key: "random_miss", title: "Random misses", hint: "kept at random, to measure recall" },
     ],
     caption: ({ score, label, key, group }) => ({
-      text: `${fmt.number(score)} · ${label}`, spoken: `${GROUPS[group]}, score ${fmt.number(score)}, class ${label}, shot ${key}: larger`,
+      text: `${score?.toFixed(3) ?? "–"} · ${label}`, spoken: `${GROUPS[group]}, score ${score?.toFixed(3) ?? "–"}, class ${label}, shot ${key}: larger`,
     }),
   });
 }
@@ -161,12 +172,14 @@ export function mount(root, net, tools) {
   const curve = new Curve(net);
   const parts = { curve, scores: scores(net), classes: classes(), frames: frames(net, open), powder: powder(net), review: questions(net, open), control: control(net, { what: "frames" }) };
   const streams = flow({ what: "frames" });
-  root.append(curve.root, parts.scores.root, parts.frames.root, parts.powder.root, parts.review.root, parts.control.root, parts.classes.root, streams.ledger, streams.stages, parts.control.log.root);
+  const lost = new Lost();
+  const last = el("div", { class: "column" }, parts.classes.root, parts.control.log.root);
+  root.append(curve.root, parts.scores.root, parts.frames.root, parts.review.root, parts.powder.root, parts.control.root, streams.ledger, streams.stages, last);
   net.on("snapshot", (snapshot) => {
     const minute = snapshot.hits?.windows?.find(({ name }) => name === "1 min");
     tools.title(minute ? fmt.percent(minute.rate) : "");
     if (!tools.shown()) return;
-    tools.glance(rateTiles(snapshot));
+    tools.glance([...rateTiles(snapshot), ...lost.tiles(snapshot)]);
     for (const part of [curve, parts.scores, parts.classes, parts.powder, parts.review, parts.control, streams]) part.update(snapshot);
   });
   return { common: true };

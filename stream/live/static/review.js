@@ -55,8 +55,8 @@ class Review {
     this.after = button("after small", "Next", "j", () => this.go(1));
     this.why = el("p", { class: "why" });
     this.lines = ["marked", "purity", "recall"].map((name) => el("div", {}, el("dt", { text: name }), el("dd", { text: "–" })));
-    const side = el("div", { class: "review-side" }, this.question, el("div", { class: "verdicts" }, this.right, this.wrong), el("div", { class: "actions" }, this.before, this.after, this.undo), this.state, this.why, el("dl", { class: "facts" }, this.lines));
-    this.panel.body.append(el("div", { class: "review-grid" }, this.frame, side));
+    const side = el("div", { class: "review-side" }, this.question, el("div", { class: "verdicts" }, this.right, this.wrong), el("div", { class: "actions" }, this.before, this.after, this.undo), this.state, this.why);
+    this.panel.body.append(el("div", { class: "review-grid" }, this.frame, side), el("dl", { class: "facts" }, this.lines));
     this.root.addEventListener("keydown", (event) => this.key(event));
     document.addEventListener("keydown", (event) => this.summon(event));
     this.unlock = lock(this.net, [this.right, this.wrong, this.undo], this.why, () => (this.items.length ? "" : "Nothing is waiting for review."));

@@ -1,6 +1,6 @@
 // Strips of small pictures: the newest at the left, one strip for each group, and their full frames on a click.
 //
-//   const s = strips(net, {groups: [{key, title, hint}], caption(picture), open(picture)})
+//   const s = strips(net, {groups: [{key, title, hint}], note, caption(picture), open(picture)})
 //   s.root    a panel, data-area="strips";  it takes the event "picture" by itself
 //
 // Calm on purpose: a strip moves at most once a second, and not while the mouse or the keyboard is in it, so that nobody
@@ -38,7 +38,7 @@ class Strip {
   }
 
   fit() {
-    const size = 6.4 * parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const size = 6.8 * parseFloat(getComputedStyle(document.documentElement).fontSize);
     const across = Math.max(3, Math.floor(this.row.clientWidth / size));
     this.row.style.setProperty("--across", across);
     this.count = across < 6 ? 2 * across : across;
@@ -80,6 +80,7 @@ class Strip {
 
 export function strips(net, given) {
   const made = panel("Last frames", { area: "strips", wide: true });
+  setText(made.note, given.note ?? "");
   const look = { map: "inferno", log: true };
   const all = given.groups.map((group) => new Strip(given, group, look));
   const maps = el("select", { "aria-label": "Colour map of the frames" }, MAPS.map((name) => el("option", { value: name, text: name })));
