@@ -42,8 +42,8 @@ class Changes:
         """Write a change down. Raises ``Refused`` where it cannot be: then it must not be made either."""
         change = {"time": self._wall(), "by": by, "what": what, "old": old, "new": new, "configured": configured}
         with self._lock:
-            known = self._read()
             try:
+                known = self._read()
                 self._lines.append(change)
             except OSError as error:
                 raise Refused(f"nothing was changed: {error.strerror or error}") from None
@@ -69,10 +69,12 @@ class Changes:
 
     def standing_texts(self) -> list[str]:
         """The last change of each thing, the oldest first, likewise: what holds when a file is begun."""
+        last: dict[str, JSON] = {}
         with self._lock:
-            last = {str(change.get("what")): change for change in self._read()}
-        found = sorted(last.values(), key=lambda change: float(change.get("time") or 0))
-        return [json.dumps(_short(change), ensure_ascii=False) for change in found]
+            for change in self._read():
+                last.pop(str(change.get("what")), None)
+                last[str(change.get("what"))] = change
+        return [json.dumps(_short(change), ensure_ascii=False) for change in last.values()]
 
     def _read(self) -> list[JSON]:
         # Not before somebody asks: a daemon that is only built writes and reads nothing.
