@@ -142,6 +142,9 @@ class Fake:
     def writing_to(self) -> str | None:
         return "a.cxi"
 
+    def further(self) -> JSON:
+        return {"more": 1}
+
     def model(self) -> str:
         return self.bundle
 

@@ -69,6 +69,10 @@ class HitLevers:
         path = self._files.writing
         return None if path is None else path.name
 
+    def further(self) -> JSON:
+        """Nothing."""
+        return {}
+
     def model(self) -> str:
         """The bundle in force."""
         return "" if self._classify is None else self._classify.loaded.name

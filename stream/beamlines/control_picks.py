@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 
 class PickLevers:
-    """Implements ``Levers``. ``refreshed`` is called, in a thread of its own, when stored picks have changed.
+    """Implements ``Levers``. ``refreshed`` is called when stored picks will change to a threshold, and
+    with None, in a thread of its own, when they have.
 
     ``paused``: whether files shall wait in the folder. ``new_run``: see ``Pipeline.new_run``.
     """
@@ -39,7 +40,7 @@ class PickLevers:
         new_run: Callable[[str, bool], None],
         metrics: Metrics,
     ) -> None:
-        self.refreshed: Callable[[], None] = lambda: None
+        self.refreshed: Callable[[float | None], None] = lambda _: None
         self.paused = False
         self._work, self._candidates, self._picks = work, candidates, picks
         self._new_run, self._metrics = new_run, metrics
@@ -66,16 +67,17 @@ class PickLevers:
         """Tell the picker, and pick what is stored again: in the background, since there may be thousands."""
         self._announce(value)
         self._work.in_force = value
+        self.refreshed(value)
         with self._lock:
             self._wanted = value
             if self._thread is None:
                 self._thread = threading.Thread(target=self._pick_again, name="rethreshold", daemon=True)
                 self._thread.start()
 
-    def progress(self) -> JSON | None:
-        """How many of the stored micrographs are picked again; None when nothing is to be done."""
+    def further(self) -> JSON:
+        """``rethreshold``: how many of the stored micrographs are picked again; None when nothing is to be done."""
         done = self._again
-        return None if done is None else {"done": done[0], "of": done[1]}
+        return {"rethreshold": None if done is None else {"done": done[0], "of": done[1]}}
 
     def wait(self, timeout: float) -> bool:
         """Until what is stored has the threshold in force; True when it has."""
@@ -152,7 +154,7 @@ class PickLevers:
                 said = plain(error) if isinstance(error, OSError) else str(error)
                 log.error("threshold %g: not all that is stored was picked again: %s", value, said)
             self._again = None
-            self.refreshed()
+            self.refreshed(None)
 
     def _pick_stored(self, value: float) -> None:
         """What the model in force has picked at another threshold; scores of other models are on another scale."""

@@ -42,11 +42,7 @@ from ..sources.folder.settings import FolderSettings
 from ..sources.folder.source import FolderSource
 from .candidates import Candidates
 from .control_picks import PickLevers
-
-try:  # TEMPORARY
-    from .page_picks import PicksPage
-except ImportError:
-    PicksPage = None
+from .page_picks import PicksPage
 from .picking import PickerSettings, PickWork, as_picks
 
 log = logging.getLogger(__name__)
@@ -159,7 +155,7 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
 def _page(
     settings: CryoemPicks, picking: Picking, source: FolderSource, control: Control, levers: PickLevers
 ) -> PicksPage | None:
-    if not settings.service.page or PicksPage is None:
+    if not settings.service.page:
         return None
     page = PicksPage(
         metrics=picking.metrics,
@@ -168,7 +164,6 @@ def _page(
         sink_directory=picking.sink.directory,
         waiting=lambda: [(file.name, file.reason, file.since_s) for file in source.waiting()],
     )
-    page.rethreshold = levers.progress
     levers.refreshed = page.refreshed
     return page
 

@@ -43,6 +43,9 @@ class Levers(Protocol):
     def writing_to(self) -> str | None:
         """The name of the file being written, if one is."""
 
+    def further(self) -> JSON:
+        """Further fields of the snapshot."""
+
     def model(self) -> str:
         """The bundle in force, as a configuration would name it; empty where no model answers."""
 
@@ -99,6 +102,7 @@ class Control:
             "models": list(self._levers.models()),
             "candidate": self._state_of_candidate(),
             "changes": self._changes.recent(),
+            **self._levers.further(),
         }
 
     def restore(self) -> None:
