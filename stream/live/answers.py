@@ -20,7 +20,7 @@ from .connection import Connection
 from .events import Full, Hub, Troubles, encode
 from .lanes import Busy, Lane
 from .limits import Limits
-from .page import Page, Refused
+from .page import Blob, Page, Refused
 from .requests import read_body, read_query, text_of, word
 from .vitals import say
 
@@ -184,16 +184,22 @@ class Site:
             raise Denied(503, "too many pictures are under way; ask again in a moment", 1)
         self._sending += 1
         try:
-            found = await self._asked(f"blob {kind}", self._reads.do(lambda: self._page.blob(kind, name, query)))
+            found = await self._asked(f"blob {kind}", self._reads.do(lambda: self._fetch(kind, name, query)))
             if found is None:
                 raise Denied(404, "no longer kept, or never there")
-            head = encode(dict(found.head))
-            if len(head) > HEAD_BYTES:
-                raise RuntimeError(f"head of blob {kind} has {len(head)} bytes")
         except BaseException:
             self._sending -= 1
             raise
-        return Sent(found, head, self._sent)
+        return Sent(*found, self._sent)
+
+    def _fetch(self, kind: str, name: str, query: dict[str, str]) -> tuple[Blob, bytes] | None:
+        found = self._page.blob(kind, name, query)
+        if found is None:
+            return None
+        head = encode(dict(found.head))
+        if len(head) > HEAD_BYTES:
+            raise ValueError(f"its head has {len(head)} bytes; at most {HEAD_BYTES} go")
+        return found, head
 
     def _sent(self) -> None:
         self._sending -= 1

@@ -11,7 +11,7 @@ import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -178,9 +178,10 @@ class Hub:
         if not self._watchers:
             self._framed = {}
             return
-        self._look = look
         self._number += 1
         self._trouble = encode({"problems": self._troubles.texts()})
+        # Said again every second where there is no state: a page that hears nothing takes the connection for dead.
+        self._look = look if look.state else replace(look, state=framed("trouble", self._trouble))
         self._tell()
 
     def _tell(self) -> None:
