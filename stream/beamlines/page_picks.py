@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ... import __version__
 from ..flow.frame import Failure, Result, RunStart
 from ..flow.metrics import Metrics
 from ..flow.ports import Listener
@@ -112,6 +112,7 @@ class PicksPage(Page):
         self.watch = PicksWatch(self)
         self._waiting, self._load, self._wall = waiting, load, wall
         self._run_since: float | None = None
+        self._live = False
 
     # From the pipeline
 
@@ -136,6 +137,7 @@ class PicksPage(Page):
         micrograph = micrograph_of(found, self._wall(), seconds)
         self.stored.keep(micrograph.id, found.candidates)
         self.table.put(micrograph)
+        self._live = True
         if image.ndim == 2 and image.size:
             self.drawn.put(Job(micrograph, image, found.candidates, found.picked))
 
@@ -146,7 +148,7 @@ class PicksPage(Page):
         background.
         """
         if threshold is not None:
-            self.table.moved(threshold)
+            self.table.moved(threshold, self._wall())
         self.stored.ask()
 
     # For the server
@@ -156,7 +158,7 @@ class PicksPage(Page):
         rows_version = self.table.version
         return {
             "beamline": self.beamline,
-            "version": version("beamsieve"),
+            "version": __version__,
             "labels": [],
             "rows": [self._row(found) for found in self.table.all()],
             "rows_version": rows_version,
@@ -204,7 +206,11 @@ class PicksPage(Page):
     def act(self, action: str, body: Mapping[str, Any], by: str) -> JSON:
         """``mark`` is ours, everything else the controls'."""
         if action != "mark":
-            return self.controls.act(action, body, by)
+            done = self.controls.act(action, body, by)
+            if action == "threshold" and (threshold := _in_force(done, self.table)) is not None:
+                # The records follow in the background; what is on the page need not wait for them.
+                self.table.moved(threshold, self._wall())
+            return done
         self.review.mark(body, by)
         return {"review": self.review.state(_in_force(self.controls.state(), self.table))}
 
@@ -270,7 +276,7 @@ class PicksPage(Page):
     def _redraw(self) -> None:
         """After a restart: the last micrographs again, as far as they are stills."""
         for found in self.table.last(REDRAWN):
-            if self.drawn.done or self.drawn.closed:
+            if self._live or self.drawn.closed:
                 return
             candidates = self.stored.candidates(found)
             image = None if candidates is None else self._load(found.path, found.shape)

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ..live.shelf import Shelf
 from ..live.table import MOST_ROWS, Table
 from ..sinks.picks.micrograph import PickedMicrograph
 from ..sinks.picks.places import RECORDS, Places
-from ..sinks.picks.record import Record, read
+from ..sinks.picks.record import read
 from ..sinks.picks.rows import Stamp, record_files
 from ..sinks.picks.threshold import NAME
 from ..sources.folder.layouts import parse_name
@@ -166,10 +166,10 @@ class Stored:
             # The sink's own reader warns of it.
             log.info("%s", error.detail)
             return
-        found = micrograph_of(
-            record.micrograph, _time(record), sum(record.seconds.values()) if record.seconds else None
-        )
-        self._table.restore(found)
+        seconds = sum(record.seconds.values()) if record.seconds else None
+        times = [_time(change.when) for change in record.changes] or [0.0]
+        found = micrograph_of(record.micrograph, times[0], seconds)
+        self._table.restore(replace(found, changed=times[-1]))
 
     def _run(self) -> None:
         stamp = self._stamp()
@@ -197,11 +197,11 @@ class Stored:
         return stat.st_mtime_ns, stat.st_ino
 
 
-def _time(record: Record) -> float:
-    """When the micrograph was picked first, Unix seconds; 0 where the record does not say."""
+def _time(text: str) -> float:
+    """Unix seconds; 0 where that is no time."""
     try:
-        return datetime.fromisoformat(record.changes[0].when).timestamp()
-    except (IndexError, ValueError):
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
         return 0.0
 
 

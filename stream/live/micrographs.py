@@ -29,6 +29,7 @@ class Micrograph:
     Unix seconds. ``shape``: (ny, nx). ``scores``: float32, ascending, of the candidates that a threshold makes picks
     of: those whose standard deviation lies in ``sd_range``; empty for one that was skipped for its quality.
     ``candidates``: how many there are, all. ``seconds``: of work. ``floor``: candidates below it were not kept.
+    ``changed``: when its threshold was moved, Unix seconds, if it was.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Micrograph:
     quality: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    changed: float = 0.0
     place: Place = field(default_factory=Place)
 
     @property

@@ -23,6 +23,7 @@ from .table import Table
 MOST_AT_ONCE = 500
 VERDICTS: Mapping[str, bool | None] = {"right": True, "wrong": False, "none": None}
 ANEW_S = 5.0
+HASH = 12
 _GROUPS = {"particle": "accepted", "random_miss": RANDOM_MISS}
 
 CandidatesOf = Callable[[Micrograph], Candidates | None]
@@ -110,7 +111,8 @@ class PickReview:
 
     def _curve(self, thresholds: Sequence[float], in_force: float | None) -> Curve:
         picks, others = self._table.totals()
-        marks = [mark for mark in self._marks.latest().values() if mark.kind == "pick"]
+        model = self._table.model[:HASH]
+        marks = [mark for mark in self._marks.latest().values() if mark.kind == "pick" and mark.model == model]
         return curve([_judged_again(mark, in_force) for mark in marks], thresholds, Totals(picks, others))
 
     # One mark
@@ -199,7 +201,7 @@ class PickReview:
             accepted=accepted,
             weight=weight,
             threshold=threshold,
-            model=found.model[:12],
+            model=found.model[:HASH],
             run=self._metrics.operation.current_run[0],
             extra=extra,
         )

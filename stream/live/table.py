@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -33,11 +34,10 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Left:
-    """Sums over the micrographs that are no longer in the table. ``others``: candidates that are no picks."""
+    """Sums over the micrographs that are no longer in the table."""
 
     micrographs: int
     particles: int
-    others: int
     bins: Counts
     at_least: Counts
 
@@ -53,7 +53,11 @@ class _Sums:
 
 
 class Table:
-    """Micrographs by name, at most ``most``; the oldest leave, and stay in the totals. For any thread."""
+    """Micrographs by name, at most ``most``; the oldest leave, and stay in the totals. For any thread.
+
+    Scores and thresholds are those of ``model``, the one that picked the newest micrograph. Rows of other models keep
+    their picks whatever the threshold: scores of two models are on different scales.
+    """
 
     def __init__(self, most: int = MOST_ROWS) -> None:
         self._most = most
@@ -61,10 +65,12 @@ class Table:
         self._rows: dict[str, _Kept] = {}
         self._names: dict[str, str] = {}
         self._order: list[_Kept] | None = None
+        self.model = ""
         self._floor = 0.0
         self._grid = grid_from(0.0)
+        self._newest = -math.inf
         self._sums: _Sums | None = None
-        self._left = _Left(0, 0, 0, np.zeros(BINS, np.int64), np.zeros(STEPS + 1, np.int64))
+        self._left = _Left(0, 0, np.zeros(BINS, np.int64), np.zeros(STEPS + 1, np.int64))
         self._in_run: tuple[float, Counts] | None = None
         self.version = 0
 
@@ -90,9 +96,9 @@ class Table:
                 if len(self._rows) < self._most:
                     self._put(found)
             elif known.id == found.id:
-                # The record knows the time to the second only.
                 same = (known.threshold, known.sd_range) == (found.threshold, found.sd_range)
-                if not same:
+                # A record that is still to be picked again must not undo it. It knows times to the second only.
+                if not same and found.changed + 1.0 > known.changed:
                     self._put(replace(found, time=known.time))
             elif known.time < found.time:
                 self._put(found)
@@ -103,9 +109,15 @@ class Table:
             self.version += 1
 
     def _put(self, found: Micrograph) -> bool:
-        if not self._rows or found.floor > self._floor:
-            self._grid_for(found.floor)
         before = self._rows.pop(self._names.get(found.name, ""), None)
+        if found.model != self.model and found.time >= self._newest:
+            self._newest, self.model = found.time, found.model
+            mine = [kept.micrograph.floor for kept in self._rows.values() if kept.micrograph.model == found.model]
+            self._grid_for(max([found.floor, *mine]))
+        elif found.model == self.model:
+            self._newest = max(self._newest, found.time)
+            if found.floor > self._floor:
+                self._grid_for(found.floor)
         self._rows[found.id] = self._kept(found)
         self._names[found.name] = found.id
         self._changed()
@@ -130,12 +142,12 @@ class Table:
         with self._lock:
             return [kept.micrograph for kept in self._sorted()[-n:]]
 
-    def moved(self, threshold: float) -> None:
-        """Give every row this threshold; the bands stay."""
+    def moved(self, threshold: float, when: float) -> None:
+        """Give every row of ``model`` this threshold; the bands stay. ``when``: Unix seconds."""
         with self._lock:
-            self._rows = {
-                row_id: self._kept(replace(kept.micrograph, threshold=threshold)) for row_id, kept in self._rows.items()
-            }
+            for row_id, kept in self._rows.items():
+                if kept.micrograph.model == self.model:
+                    self._rows[row_id] = self._kept(replace(kept.micrograph, threshold=threshold, changed=when))
             particles = int(np.interp(threshold, self._grid, self._left.at_least).round())
             self._left = replace(self._left, particles=particles)
             self._changed()
@@ -185,15 +197,15 @@ class Table:
         return sums.grid, sums.picks.tolist(), sums.median.tolist()
 
     def totals(self) -> tuple[int, int]:
-        """(picks, candidates that are none) of all micrographs that were not skipped."""
+        """(picks, candidates that are none) of ``model`` in the table, without micrographs that were skipped."""
         with self._lock:
-            rows, left = self._sorted(), self._left
-        others = sum(_others(kept) for kept in rows)
-        return left.particles + sum(kept.picks for kept in rows), left.others + others
+            rows = [k for k in self._sorted() if k.micrograph.model == self.model and not k.micrograph.skipped]
+        picks = sum(kept.picks for kept in rows)
+        return picks, sum(kept.micrograph.candidates for kept in rows) - picks
 
     @property
     def floor(self) -> float:
-        """The lowest threshold that all rows have the candidates for."""
+        """The lowest threshold that all rows of ``model`` have the candidates for."""
         return self._floor
 
     # Inside, under the lock
@@ -201,12 +213,15 @@ class Table:
     def _kept(self, found: Micrograph) -> _Kept:
         if len(found.scores) > 1 and not (np.diff(found.scores) >= 0).all():
             raise ValueError(f"{found.name}: its scores are not ascending")
+        picks = found.picks
+        if found.model != self.model:
+            return _Kept(found, picks, np.zeros(BINS, np.int32), np.full(STEPS + 1, picks, np.int32))
         upto = np.searchsorted(found.scores, _EDGES, side="left")
         # The last bin has its upper edge, too.
         upto[-1] = len(found.scores)
         bins = np.diff(upto).astype(np.int32)
         at_least = above(found.scores, self._grid).astype(np.int32)
-        return _Kept(found, found.picks, bins, at_least)
+        return _Kept(found, picks, bins, at_least)
 
     def _grid_for(self, floor: float) -> None:
         before, self._floor, self._grid = self._grid, floor, grid_from(floor)
@@ -220,7 +235,6 @@ class Table:
         self._left = _Left(
             left.micrographs + 1,
             left.particles + kept.picks,
-            left.others + _others(kept),
             left.bins + kept.bins,
             left.at_least + kept.at_least,
         )
@@ -255,10 +269,6 @@ class Table:
 def grid_from(floor: float) -> tuple[float, ...]:
     """Thresholds from the floor up to 1, evenly spaced."""
     return tuple(round(floor + (1.0 - floor) * step / STEPS, 6) for step in range(STEPS + 1))
-
-
-def _others(kept: _Kept) -> int:
-    return 0 if kept.micrograph.skipped else kept.micrograph.candidates - kept.picks
 
 
 def _total(parts: Iterable[npt.NDArray[np.int32]]) -> Counts:
