@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class PickLevers:
-    """Implements ``Levers``. ``refreshed`` is called when stored picks will change to a threshold, and
-    with None, in a thread of its own, when they have.
+    """Implements ``Levers``.
 
-    ``paused``: whether files shall wait in the folder. ``new_run``: see ``Pipeline.new_run``.
+    ``refreshed`` is called when stored picks will change to a threshold; with None, in a thread of its own, when they
+    have. ``paused``: whether files shall wait in the folder. ``new_run``: see ``Pipeline.new_run``.
     """
 
     kind: Final = "picks"

@@ -169,7 +169,7 @@ class Control:
 
     def _candidate(self, body: Mapping[str, Any], by: str) -> None:
         bundle = body.get("bundle")
-        if bundle not in self._levers.models():
+        if not isinstance(bundle, str) or bundle not in self._levers.models():
             raise Refused(f"bundle: choose one of {', '.join(self._levers.models()) or 'none: there are no models'}")
         old = None if self._trial is None else self._trial.bundle
         self._loading, self._error = bundle, None
