@@ -26,7 +26,7 @@ RULES = tuple(sorted((PROMETHEUS / "rules").glob("*.yml")))
 
 @dataclass(frozen=True)
 class Target:
-    """A daemon to scrape: ``address`` is host:port, the labels are those that deploy/prometheus/prometheus.yml asks for."""
+    """A daemon to scrape: ``address`` is host:port; the labels are those of deploy/prometheus/prometheus.yml."""
 
     address: str
     beamline: str
@@ -93,15 +93,13 @@ class Prometheus:
     def wait_for_scrapes(self, n: int = 3, seconds: float = 25) -> None:
         """Wait until every target that is up was scraped ``n`` times, and every group of rules evaluated after that."""
         self.wait(f"min(sum_over_time(up[1h]) > 0) >= {n}", seconds=seconds)
-        before = self._evaluated()
         # Twice: the first may have begun before the last scrape was stored, and groups build on one another.
         for _ in range(2):
-            deadline = time.monotonic() + seconds
-            while any(when == before.get(name) for name, when in (now := self._evaluated()).items()):
+            before, deadline = self._evaluated(), time.monotonic() + seconds
+            while not all(when != before[name] for name, when in self._evaluated().items()):
                 if time.monotonic() > deadline:
                     raise AssertionError(f"waited {seconds} s for rules to be evaluated\n{self.log[-2000:]}")
                 time.sleep(0.2)
-            before = now
 
     def rules(self) -> dict[str, dict[str, Any]]:
         """Every rule and alert by its name, as the server tells it: ``health``, ``lastError``, ``query``, ``state``."""
@@ -132,9 +130,7 @@ def configuration(targets: Sequence[Target], rules: Sequence[Path] = RULES, inte
 
 
 @contextmanager
-def scraping(
-    targets: Sequence[Target], *, rules: Sequence[Path] = RULES, interval_s: int = 1
-) -> Iterator[Prometheus]:
+def scraping(targets: Sequence[Target], *, rules: Sequence[Path] = RULES, interval_s: int = 1) -> Iterator[Prometheus]:
     """A Prometheus that scrapes ``targets`` and evaluates the rules as they are; the test is skipped without one."""
     program = shutil.which("prometheus")
     if program is None:

@@ -1,0 +1,96 @@
+"""The rules, alerts and their promtool tests as Python sees them, and the metrics that expressions name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+RULES = PROMETHEUS / "rules"
+TESTS = tuple(sorted((PROMETHEUS / "tests").glob("*.yml")))
+REFERENCE = ROOT / "docs" / "reference" / "metrics.md"
+# What Prometheus itself says of a target.
+OWN = frozenset({"up"})
+
+_STRING = re.compile(r'"[^"]*"|\'[^\']*\'')
+_NAME = re.compile(r"\b(?:beamsieve[_:][a-z0-9_:]+|up\b)")
+_SELECTOR = re.compile(r"\b((?:beamsieve[_:][a-z0-9_:]+|up)\b(?:\{[^}]*\})?)")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A recording rule (``record``) or an alert: its name, group, expression, and all that the file says of it."""
+
+    name: str
+    group: str
+    expr: str
+    record: bool
+    said: Mapping[str, Any]
+
+
+def rules(name: str) -> list[Rule]:
+    """The rules of a file in deploy/prometheus/rules."""
+    groups = yaml.safe_load((RULES / name).read_text())["groups"]
+    return [
+        Rule(rule.get("record") or rule["alert"], group["name"], rule["expr"], "record" in rule, rule)
+        for group in groups
+        for rule in group["rules"]
+    ]
+
+
+def records() -> list[Rule]:
+    """The recording rules."""
+    return rules("beamsieve.yml")
+
+
+def alerts() -> list[Rule]:
+    """The alerts."""
+    return rules("alerts.yml")
+
+
+def names_in(expr: str) -> set[str]:
+    """Metrics and recorded names that an expression reads; words within quotes do not count."""
+    return set(_NAME.findall(_STRING.sub('""', expr)))
+
+
+def selectors_in(expr: str) -> set[str]:
+    """Instant selectors of an expression: each name with the labels it asks for."""
+    return set(_SELECTOR.findall(expr))
+
+
+def product_metrics() -> set[str]:
+    """Every metric that the reference documents, with the series that a histogram has."""
+    found: set[str] = set()
+    for line in REFERENCE.read_text().splitlines():
+        if match := re.match(r"\| `(beamsieve_[a-z_]+)`( \+ `_bucket`)?", line):
+            name, histogram = match.groups()
+            found |= {f"{name}{end}" for end in ("_bucket", "_sum", "_count")} if histogram else {name}
+    return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """One check of a promtool test: of an expression (``expr``) or an alert; ``expected`` is empty for silence."""
+
+    what: str
+    at: str
+    expected: tuple[Mapping[str, Any], ...]
+    alert: bool
+    group: str
+
+
+def cases() -> Iterator[Case]:
+    """Every check in deploy/prometheus/tests."""
+    for path in TESTS:
+        for group in yaml.safe_load(path.read_text())["tests"]:
+            where = f"{path.name}: {group['name']}"
+            for one in group.get("promql_expr_test", ()):
+                yield Case(one["expr"], one["eval_time"], tuple(one.get("exp_samples", ())), False, where)
+            for one in group.get("alert_rule_test", ()):
+                yield Case(one["alertname"], one["eval_time"], tuple(one.get("exp_alerts", ())), True, where)
