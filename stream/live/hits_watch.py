@@ -54,7 +54,7 @@ class HitsWatch(Listener):
         self._score(now, results, accepted)
         self.totals = Totals(self.totals.accepted + hits, self.totals.rejected + len(results) - hits)
         self._shots.offer(now, results)
-        self._powder.offer(results)
+        self._powder.offer(results, hits)
         return ()
 
     def flush(self) -> None:
@@ -89,4 +89,7 @@ def _only(
 def stored_bytes(results: Sequence[Result]) -> list[int]:
     """Bytes each frame takes when it is kept: the chunk as it came, or the array's where it was calibrated."""
     frames = [result.frame for result in results]
-    return [frame.data.nbytes if frame.chunk is None else len(frame.chunk.buffer) for frame in frames]
+    chunks = [frame.chunk for frame in frames]
+    if not any(chunks):
+        return [frame.data.nbytes for frame in frames]
+    return [f.data.nbytes if c is None else len(c.buffer) for f, c in zip(frames, chunks, strict=True)]

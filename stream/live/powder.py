@@ -89,12 +89,11 @@ class Powder:
         """A run begins, and with it new sums; what still waits belongs to those before."""
         self._run = Run(run)
 
-    def offer(self, results: Sequence[Result]) -> None:
-        """Add some of these up, as many as there is time for."""
+    def offer(self, results: Sequence[Result], hits: int) -> None:
+        """Add some of these up, as many as there is time for; ``hits`` of them are accepted."""
         self._refill()
-        accepted = sum(1 for result in results if result.outcome is Outcome.ACCEPTED)
-        self._give(HITS, results, Outcome.ACCEPTED, accepted)
-        self._give(MISSES, results, Outcome.REJECTED, len(results) - accepted)
+        self._give(HITS, results, Outcome.ACCEPTED, hits)
+        self._give(MISSES, results, Outcome.REJECTED, len(results) - hits)
 
     def state(self) -> JSON:
         """``hits`` and ``misses`` summed, ``of_hits`` and ``of_misses`` there were in this run, and a ``version``.

@@ -14,6 +14,7 @@ BINS = 200
 PART_S = 30.0
 PARTS = 20
 REJECTED, ACCEPTED, BYTES = range(3)
+PROBABILITIES = np.linspace(0, 1, BINS + 1).round(3)
 
 Counts = npt.NDArray[np.int64]
 
@@ -31,8 +32,8 @@ class Scores:
     def __init__(self, *, lit: bool = False) -> None:
         self._lit = lit
         self._lock = threading.Lock()
-        # As verdicts do it: a score that is the float32 of 0.9 passes a threshold of 0.9.
-        self._edges = np.linspace(0, 1, BINS + 1).astype(np.float32).astype(np.float64)
+        # Compared as verdicts do it: a score that is the float32 of 0.9 passes a threshold of 0.9.
+        self._limits = PROBABILITIES[1:-1].astype(np.float32).astype(np.float64)
         self._width = 1
         self._first: float | None = None
         self._run = _nothing()
@@ -90,8 +91,8 @@ class Scores:
         nothing: list[float | None] = [None] * BINS
         return {
             "threshold": edges[:-1].tolist(),
-            "kept_per_s": (frames / seconds).tolist() if seconds > 0 else nothing,
-            "bytes_per_s": (_from_here_on(counts[BYTES]) / seconds).tolist() if seconds > 0 else nothing,
+            "kept_per_s": _rates(frames, seconds) if seconds > 0 else nothing,
+            "bytes_per_s": _rates(_from_here_on(counts[BYTES]), seconds) if seconds > 0 else nothing,
         }
 
     def _state(self, now: float) -> tuple[npt.NDArray[np.float64], Counts, float, Counts]:
@@ -105,11 +106,11 @@ class Scores:
             return self._all_edges(), counts, seconds, self._run.copy()
 
     def _all_edges(self) -> npt.NDArray[np.float64]:
-        return np.arange(BINS + 1, dtype=np.float64) * self._width if self._lit else self._edges
+        return np.arange(BINS + 1, dtype=np.float64) * self._width if self._lit else PROBABILITIES
 
     def _bins(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
         if not self._lit:
-            return np.searchsorted(self._edges[1:-1], scores, side="right")
+            return np.searchsorted(self._limits, scores, side="right")
         while scores.max() >= BINS * self._width:
             self._width *= 2
             for counts in (self._run, *self._parts.values()):
@@ -139,3 +140,8 @@ def _halve(counts: Counts) -> None:
 
 def _from_here_on(counts: Counts) -> Counts:
     return counts[::-1].cumsum()[::-1]
+
+
+def _rates(counts: Counts, seconds: float) -> list[float]:
+    # Six digits: it is sent to every browser every second.
+    return [float(f"{n / seconds:.6g}") for n in counts.tolist()]
