@@ -207,7 +207,7 @@ def test_where_lit_pixels_decide_alone_they_are_the_histogram(tmp_path: Path) ->
     pictures = bench.pictures()
     assert (pictures["r:2"]["label"], pictures["r:2"]["score"]) == (None, 950.0)
     assert (pictures["r:2"]["w"], pictures["r:2"]["h"]) == (24, 20), (
-        "the whole detector, where no model looks at a part"
+        "the whole detector, where no model sees a part"
     )
     bench.mark((pictures["r:2"]["id"], "wrong"))
     (mark,) = bench.marks.latest().values()
