@@ -8,6 +8,7 @@ import { bySquare, holes, squares } from "./places.js";
 import { number, short, title, written } from "./words.js";
 import { median } from "./yields.js";
 
+const [SHOWN, ALL] = ["", "*"]; // instead of a square's name: that of the micrograph that is shown, all squares
 const colour = (share) => colourOf("viridis", share);
 
 /** Panel for `session`. */
@@ -19,7 +20,7 @@ export function maps(session) {
   const legend = el("span", { class: "colours" }, low, colourBar(colour, "Colours from the lowest to the highest value"), high);
   const value = el("p", { class: "value", "aria-live": "polite" });
   const [left, right] = [side("Grid squares", false, pickSquare), side("Foil holes", true, pickRow)];
-  const state = { by: "picks", square: null, seen: onScreen(root) };
+  const state = { by: "picks", square: SHOWN, seen: onScreen(root) };
   body.append(
     el("div", { class: "tools-row" }, el("label", { class: "switch" }, "Colour by ", choice), legend, el("label", { class: "switch of" }, "Holes of ", square)),
     el("div", { class: "sides" }, left.root, right.root),
@@ -41,7 +42,6 @@ export function maps(session) {
   }
 
   function pickSquare(item) {
-    square.value = item.name;
     state.square = item.name;
     refresh();
   }
@@ -60,14 +60,16 @@ export function maps(session) {
     const known = names.filter((name, i) => names.indexOf(name) === i);
     fill(choice, known.map((name) => [name, title(name, session.numbers)]), state.by);
     const found = [...bySquare(session.rows).keys()].map(String);
-    fill(square, [["", "all grid squares"], ...found.map((name) => [name, `grid square ${name}`])], state.square ?? "");
+    fill(square, [[SHOWN, "the square shown"], [ALL, "all grid squares"], ...found.map((name) => [name, `grid square ${name}`])], state.square);
     square.parentElement.hidden = left.root.hidden = found.length === 0;
   }
 
   function refresh() {
     options();
     const { rows } = session;
-    const own = state.square === null ? rows : rows.filter((row) => String(row.square) === state.square);
+    const shown = session.byId.get(session.chosen)?.square ?? null;
+    const wanted = state.square === SHOWN ? shown : state.square;
+    const own = wanted === ALL || wanted === null ? rows : rows.filter((row) => String(row.square) === String(wanted));
     const [upper, upperWords] = squares(rows);
     const [lower, lowerWords] = holes(own);
     const [from, to] = span([...upper, ...lower].map(worth));
@@ -79,7 +81,7 @@ export function maps(session) {
     };
     const look = { colour: colours, text: (item) => written(state.by, worth(item)) };
     const holds = (item) => item.rows.some((row) => String(row.id) === session.chosen);
-    left.map.set(upper, { ...look, ringed: (item) => item.name === state.square || (state.square === null && holds(item)) });
+    left.map.set(upper, { ...look, ringed: (item) => (wanted === ALL ? holds(item) : item.name === String(wanted)) });
     right.map.set(lower, { ...look, ringed: holds });
     setText(left.caption, upperWords);
     setText(right.caption, rows.length ? lowerWords : "No micrograph yet.");
@@ -105,7 +107,7 @@ export function maps(session) {
     refresh();
   });
   square.addEventListener("change", () => {
-    state.square = square.value || null;
+    state.square = square.value;
     refresh();
   });
   session.on("rows", later);

@@ -22,7 +22,7 @@ import { tiles, yields } from "./yields.js";
 
 const SAID_MS = 6000;
 
-/** The whole of it; gives {session, viewer, root} for whoever wants to look inside. */
+/** The whole of it; `common` says that control and stages are placed here. */
 export function mount(root, net, tools) {
   const session = new Session(() => net.refresh());
   const said = el("p", { class: "toast", role: "status" });
@@ -50,23 +50,27 @@ export function mount(root, net, tools) {
     [maps(session).root, table(session).root],
     [change.root, change.log.root, streams.ledger, streams.stages],
   ];
-  root.classList.add("picks");
-  root.append(...columns.map((panels, i) => el("div", { class: `column c${i + 1}` }, panels)), said);
+  const lanes = columns.map((panels, i) => el("div", { class: `lane c${i + 1}` }, panels));
+  root.append(el("div", { class: "picks" }, lanes, said));
 
   session.on("rows", () => look.changed());
   session.on("snapshot", () => {
-    const { snapshot } = session;
-    tools.glance(tiles(snapshot));
-    for (const part of [judge, change, streams]) part.update(snapshot);
+    for (const part of [judge, change, streams]) part.update(session.snapshot);
   });
   net.on("facts", (facts) => session.facts(facts));
   net.on("snapshot", (snapshot) => {
-    // The tab's title goes on while the page is hidden; all else waits for the next frame that is drawn.
+    // The tab's title goes on while the page is hidden; the panels wait for the next frame that is drawn.
     tools.title(`${fmt.count(snapshot.yield?.recent)} picks`);
+    if (tools.shown()) tools.glance(tiles(snapshot));
     session.state(snapshot);
   });
   net.on("picture", (picture) => session.picture(picture));
-  return { root, session, viewer: look };
+  // Pictures that came while this file was still being loaded are lost: a new stream of events brings them again.
+  if (net.source) {
+    net.close();
+    net.listen();
+  }
+  return { root, session, viewer: look, common: true };
 }
 
 function question(picture) {

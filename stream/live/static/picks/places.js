@@ -103,7 +103,7 @@ function inRows(items, width, height) {
 }
 
 function onStage(items, width, height) {
-  const pad = 26;
+  const pad = 34; // half of the largest shape, and its rings
   const [left, right] = ends(items.map((one) => one.x));
   const [low, high] = ends(items.map((one) => one.y));
   const scale = Math.min((width - 2 * pad) / (right - left || 1e-9), (height - 2 * pad) / (high - low || 1e-9), 1e6);

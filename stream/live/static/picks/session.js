@@ -57,6 +57,9 @@ export class Session {
   state(snapshot) {
     this.snapshot = snapshot;
     let fresh = false;
+    const first = snapshot.rows?.[0];
+    // The oldest of the rows that come each second is new: those before it were missed, as by a page that was asleep.
+    if (first && this.rows.length && !this.byId.has(String(first.id))) this.#again();
     for (const row of snapshot.rows ?? []) fresh = this.#row(row) || fresh;
     if (this.rows.length > MOST_ROWS) {
       for (const row of this.rows.splice(0, this.rows.length - MOST_ROWS)) this.byId.delete(String(row.id));

@@ -140,6 +140,6 @@ function nameCell(row, chosen) {
   const said = row.skipped?.length ? "skipped" : row.warnings?.length ? "warning" : "";
   const tag = said ? el("span", { class: `tag ${said}`, text: said }) : null;
   const cell = el("th", { scope: "row", title: row.name }, chosen ? el("span", { class: "unseen", text: "Shown: " }) : null);
-  cell.append(el("span", { class: "name", text: short(row.name) }), ...(tag ? [tag] : []));
+  cell.append(el("span", { class: "name" }, el("bdi", { text: short(row.name) })), ...(tag ? [tag] : []));
   return cell;
 }

@@ -77,8 +77,7 @@ export function viewer(session, net, marks, say) {
   const unlock = lock(net, parts.verdicts, null, () => (view.selected < 0 ? "Select a pick first." : ""));
   parts.bind(view, session, mark);
   body.append(
-    parts.strip,
-    el("div", { class: "field-frame" }, canvas, el("div", { class: "zoom" }, parts.zoom)),
+    el("div", { class: "mg-main" }, parts.strip, el("div", { class: "field-frame" }, canvas, el("div", { class: "zoom" }, parts.zoom))),
     el("div", { class: "tools-row" }, parts.switches),
     el("div", { class: "tools-row readout" }, parts.readout, parts.cursor, el("span", { class: "buttons" }, parts.verdicts)),
     el("p", { class: "quiet", id: "micrograph-help", text: HELP }),

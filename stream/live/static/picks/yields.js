@@ -40,9 +40,9 @@ export function tiles({ yield: found, waiting }) {
   const files = Object.values(waiting?.reasons ?? {}).reduce((sum, n) => sum + n, 0);
   const share = typeof ratio === "number" ? `${fmt.percent(ratio)} of the session's median` : "";
   return [
-    { key: "recent", label: `Picks, last ${LAST}`, value: fmt.count(recent), unit: "median", big: true, tone, note: `${word}${share ? `, ${share}` : ""}` },
+    { key: "recent", label: `Median picks, last ${LAST}`, value: fmt.count(recent), big: true, tone, note: `${word}${share ? `, ${share}` : ""}` },
     { key: "last", label: "Picks, last", value: fmt.count(last), note: "of the newest micrograph" },
-    { key: "median", label: "Picks, session", value: fmt.count(session), unit: "median", note: `of ${fmt.count(micrographs)} micrographs` },
+    { key: "median", label: "Median, session", value: fmt.count(session), note: `of ${fmt.count(micrographs)} micrographs` },
     { key: "particles", label: "Particles", value: fmt.count(particles), note: "picked in this session" },
     { key: "speed", label: "Micrographs per hour", value: fmt.count(hourly), note: files ? `${fmt.count(files)} files wait` : "no file waits" },
   ];
