@@ -14,6 +14,7 @@ from .commands.evaluate import app as evaluate
 from .commands.inspect import inspect
 from .commands.journal import retry, status
 from .commands.models import app as models
+from .commands.page import page
 from .commands.pick import pick
 from .commands.record import record, replay
 from .commands.recover import recover
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(check)
 app.command()(schema)
+app.command()(page)
 app.command()(demo)
 app.add_typer(emulate, name="emulate")
 app.command()(record)

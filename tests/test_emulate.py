@@ -20,6 +20,7 @@ import pytest
 import zmq
 from beamsieve.stream.commands.emulate import app
 from beamsieve.stream.emulators.frames import FrameSpec, frames_from
+from beamsieve.stream.emulators.jet import Jet, pause
 from beamsieve.stream.emulators.karabo import KaraboEmulator, Layout, damaged, train_data
 from beamsieve.stream.emulators.tally import Pace, Tally
 from beamsieve.stream.flow.frame import BadData, Raw
@@ -48,6 +49,28 @@ def test_simulated_shots_have_the_fractions_asked_for(simulated: FrameSpec) -> N
     for label, fraction in enumerate((0.5, 0.3, 0.08, 0.08, 0.04)):
         spread = 5 * (n * fraction * (1 - fraction)) ** 0.5
         assert abs(counts[label] - n * fraction) < spread
+
+
+def test_without_a_jet_no_shot_shows_a_particle() -> None:
+    now = [100.0]
+    jet = Jet([pause("20:40")], clock=lambda: now[0])
+    shots = frames_from(FrameSpec(hits=1.0, multiples=0.0, size=16, pool=1, jet=jet))
+
+    def seen(at: float) -> int:
+        now[0] = 100.0 + at
+        return int(next(shots)[1]["truth"])
+
+    assert [seen(at) for at in (0, 19.9, 20, 39.9, 40, 50)] == [1, 1, 0, 0, 1, 1]
+    jet.toggle()
+    assert seen(51) == 0
+    jet.toggle()
+    assert seen(52) == 1
+
+
+@pytest.mark.parametrize("text", ["40:20", "20", "a:b", "20:", "-1:5", "5:5"])
+def test_a_pause_of_the_jet_is_from_and_to(text: str) -> None:
+    with pytest.raises(ValueError, match="FROM:TO"):
+        pause(text)
 
 
 def test_a_seed_gives_the_same_shots(simulated: FrameSpec) -> None:

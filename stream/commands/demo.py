@@ -9,8 +9,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..emulators.jet import pause
+from ..live.access import token_in
 from . import demo_hits, demo_picks
 from .demo_processes import Ended, Side, free_port, play, read, too_early
+from .page import page_link
 from .run import write_json
 
 RATE_HZ = 120.0
@@ -31,26 +34,36 @@ def demo(
     every: Annotated[float, typer.Option("--every", min=0.5, help="seconds from micrograph to micrograph")] = EVERY_S,
     snr: Annotated[float, typer.Option("--snr", min=0.001, max=10, help="signal to noise of the micrographs")] = 0.1,
     seed: Annotated[int, typer.Option("--seed", help="of what is simulated")] = 1,
+    jet_off: Annotated[
+        list[str] | None, typer.Option("--jet-off", help="no particles from second FROM:TO on, as 20:40; repeatable")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="folder for the files")] = Path("out"),
     json_file: Annotated[Path | None, typer.Option("--json", help="write the summary to this file")] = None,
 ) -> None:
     """Watch both daemons work: xfel_hits on a simulated DECTRIS detector, cryoem_picks on a folder that fills.
 
-    Ctrl-C ends it cleanly at any time. Needs no GPU, no configuration and no network.
+    Ctrl-C ends it cleanly at any time. Needs no GPU, no configuration and no network. --jet-off shows what a hit rate
+    does when the injector stops.
     """
+    for text in jet_off or []:
+        try:
+            pause(text)
+        except ValueError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(2) from None
     folder = out.resolve() / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         sides: list[Side] = []
         if only != "cryoem_picks":
-            shots = demo_hits.Shots(rate, hits, multiples, seed)
+            shots = demo_hits.Shots(rate, hits, multiples, seed, tuple(jet_off or ()))
             port = free_port()
             sides.append(demo_hits.side(folder, scratch, port, free_port(), seconds, shots))
             typer.echo(
                 f"xfel_hits: a detector sends {rate:g} shots/s, {100 * hits:g} % hit one particle, "
                 f"{100 * multiples:g} % hit several.\n  the daemon: beamsieve run {folder / 'xfel_hits.yaml'}\n"
-                f"  metrics while it runs: http://127.0.0.1:{port}/metrics"
+                f"  watch it: {link(port, folder)}"
             )
         if only != "xfel_hits":
             port = free_port()
@@ -58,7 +71,7 @@ def demo(
             typer.echo(
                 f"cryoem_picks: a microscope writes a micrograph every {every:g} s, slowly and in pieces, one of them "
                 f"cut short, one changed later.\n  the daemon: beamsieve run {folder / 'cryoem_picks.yaml'}\n"
-                f"  metrics while it runs: http://127.0.0.1:{port}/metrics"
+                f"  watch it: {link(port, folder / 'picks')}"
             )
         typer.echo("\nsimulating, and warming up the models …")
         ended = play(sides, PATIENCE_S + seconds)
@@ -80,6 +93,12 @@ def demo(
 
 TRUTH = {"xfel_hits": "shots.json", "cryoem_picks": "micrographs.json"}
 FOUND = {"xfel_hits": "hits.json", "cryoem_picks": "picks.json"}
+
+
+def link(port: int, directory: Path) -> str:
+    """Where a browser sees a daemon of the demo, with what lets it change things."""
+    directory.mkdir(exist_ok=True)
+    return page_link("127.0.0.1", port, token_in(directory / "page.token"))
 
 
 def complaint(side: Side, ended: Ended, scratch: Path, seconds: float) -> str | None:

@@ -15,12 +15,16 @@ from .demo_processes import Side
 
 @dataclass(frozen=True, slots=True)
 class Shots:
-    """What the simulated detector sends: shots per second, shares that hit one particle or several, the seed."""
+    """What the simulated detector sends: shots per second, shares that hit one particle or several, the seed.
+
+    ``jet_off``: seconds FROM:TO without particles.
+    """
 
     rate: float
     hits: float
     multiples: float
     seed: int
+    jet_off: tuple[str, ...] = ()
 
 
 def side(folder: Path, scratch: Path, port: int, detector: int, seconds: float, shots: Shots) -> Side:
@@ -31,6 +35,8 @@ def side(folder: Path, scratch: Path, port: int, detector: int, seconds: float, 
     source = ["emulate", "dectris", "--simulate", "--endpoint", endpoint, "--rate", str(shots.rate)]
     source += ["--hits", str(shots.hits), "--multiples", str(shots.multiples), "--seconds", str(seconds)]
     source += ["--seed", str(shots.seed), "--quiet", "--json", str(scratch / "shots.json")]
+    for pause in shots.jet_off:
+        source += ["--jet-off", pause]
     daemon = ["run", str(config), "--no-summary", "--json", str(scratch / "hits.json")]
     return Side("xfel_hits", "detector", source, daemon)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import typer
 
 from ..emulators.dectris import DectrisEmulator
 from ..emulators.frames import FrameSpec, Shot, frames_from
+from ..emulators.jet import Jet, pause
 from ..emulators.karabo import KaraboEmulator, Layout
 from ..emulators.tally import Tally
 from .emulate_micrographs import micrographs
@@ -37,6 +39,10 @@ Multiples = Annotated[float, typer.Option("--multiples", min=0, max=1, help="sim
 Size = Annotated[int, typer.Option("--size", min=16, max=4096, help="simulated: pixels along each side")]
 Pool = Annotated[int, typer.Option("--pool", min=1, help="simulated: different patterns per class; more take longer")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="simulated: the same seed gives the same shots")]
+JetOff = Annotated[
+    list[str] | None,
+    typer.Option("--jet-off", help="simulated: no particles from second FROM:TO on; repeatable. SIGUSR1 switches too"),
+]
 Json = Annotated[Path | None, typer.Option("--json", help="write what was sent to this file")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress line and no summary")]
 
@@ -97,6 +103,7 @@ def dectris(
     size: Size = 128,
     pool: Pool = 20,
     seed: Seed = 0,
+    jet_off: JetOff = None,
     version: Annotated[int, typer.Option("--version", min=1, max=2, help="stream version")] = 2,
     compression: Annotated[
         Compression, typer.Option("--compression", help="of the pixels on the wire; bszstd: stream 2 only")
@@ -110,7 +117,9 @@ def dectris(
     Waits for a receiver. SIGINT and SIGTERM end the series with its end message; exit code 0.
     """
     with explained(), stopping() as stop, ProgressLine(quiet) as line:
-        shots = _shots(file, simulate, FrameSpec(file, dataset, once, hits, multiples, size, pool, seed), line)
+        shots = _shots(
+            file, simulate, FrameSpec(file, dataset, once, hits, multiples, size, pool, seed, _jet(jet_off, file)), line
+        )
         tally = Tally()
         emulator = DectrisEmulator(
             endpoint,
@@ -144,6 +153,7 @@ def karabo(
     size: Size = 128,
     pool: Pool = 20,
     seed: Seed = 0,
+    jet_off: JetOff = None,
     pattern: Annotated[Pattern, typer.Option("--pattern", help="rep answers requests, pub, push")] = Pattern.REP,
     protocol: Annotated[Version, typer.Option("--protocol", help="karabo-bridge protocol")] = Version.V2_2,
     source: Annotated[str, typer.Option("--source", help="source name; * stands for the module with --split")] = "",
@@ -165,7 +175,9 @@ def karabo(
         if split and "*" not in (source or default):
             raise ValueError(f"--source {source}: --split needs a * where the module's number goes")
         layout = Layout(source or default, image_key, pulses, cast(Any, order.value), modules, split)
-        shots = _shots(file, simulate, FrameSpec(file, dataset, once, hits, multiples, size, pool, seed), line)
+        shots = _shots(
+            file, simulate, FrameSpec(file, dataset, once, hits, multiples, size, pool, seed, _jet(jet_off, file)), line
+        )
         tally = Tally()
         emulator = KaraboEmulator(
             endpoint,
@@ -188,6 +200,15 @@ def _shots(file: Path | None, simulate: bool, spec: FrameSpec, line: ProgressLin
     if file is None:
         line.show(lambda: f"simulating {5 * spec.pool} patterns of {spec.size} × {spec.size} pixels …")
     return frames_from(spec)
+
+
+def _jet(pauses: list[str] | None, file: Path | None) -> Jet:
+    """The jet of simulated shots, which SIGUSR1 switches off and on."""
+    if pauses and file is not None:
+        raise ValueError("--jet-off is for simulated shots: leave --from out")
+    jet = Jet([pause(text) for text in pauses or []])
+    signal.signal(signal.SIGUSR1, jet.toggle)
+    return jet
 
 
 def _timed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,7 +28,7 @@ class FrameSpec:
 
     Files are played again and again unless ``once``. Of simulated shots a fraction ``hits`` shows one particle and
     ``multiples`` two or more (2, 3 and 4+ as 2 : 2 : 1), the rest none; they are drawn from a pool of ``pool`` patterns
-    per class, ``size`` × ``size`` pixels.
+    per class, ``size`` × ``size`` pixels. While ``jet`` says no, none shows a particle.
     """
 
     file: Path | None = None
@@ -39,6 +39,7 @@ class FrameSpec:
     size: int = 128
     pool: int = 20
     seed: int = 0
+    jet: Callable[[], bool] = lambda: True
 
     def __post_init__(self) -> None:
         if min(self.hits, self.multiples) < 0 or self.hits + self.multiples > 1:
@@ -73,8 +74,9 @@ def _drawn(spec: FrameSpec, images: npt.NDArray[Any], members: list[npt.NDArray[
         labels = rng.choice(5, size=_DRAWS, p=chances)
         picks = rng.random(_DRAWS)
         for label, pick in zip(labels.tolist(), picks.tolist(), strict=True):
-            of_class = members[label]
-            yield images[of_class[int(pick * len(of_class))]], truths[label]
+            seen = label if spec.jet() else 0
+            of_class = members[seen]
+            yield images[of_class[int(pick * len(of_class))]], truths[seen]
 
 
 def _repeated(path: Path, dataset: str | None, once: bool) -> Iterator[Shot]:
