@@ -169,7 +169,7 @@ class PicksPage(Page):
         """See ``Page.snapshot``."""
         controls = self.controls.state()
         threshold = _in_force(controls, self.table)
-        grid, picks, median = self.table.what_if()
+        grid, picks, median = self.table.what_if(self._run_since)
         return {
             **self.common.snapshot(),
             "rethreshold": None,
