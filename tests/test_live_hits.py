@@ -206,9 +206,7 @@ def test_where_lit_pixels_decide_alone_they_are_the_histogram(tmp_path: Path) ->
     assert (sum(found["scores"]["accepted"]), sum(found["scores"]["rejected"])) == (1, 1)
     pictures = bench.pictures()
     assert (pictures["r:2"]["label"], pictures["r:2"]["score"]) == (None, 950.0)
-    assert (pictures["r:2"]["w"], pictures["r:2"]["h"]) == (24, 20), (
-        "the whole detector, where no model sees a part"
-    )
+    assert (pictures["r:2"]["w"], pictures["r:2"]["h"]) == (24, 20), "the whole detector, where no model sees a part"
     bench.mark((pictures["r:2"]["id"], "wrong"))
     (mark,) = bench.marks.latest().values()
     assert (mark.truth, mark.model) == (False, "")
@@ -367,6 +365,13 @@ def test_a_mark_judges_the_verdict_that_was_shown(
     assert answer["review"]["waiting"] == (2 if number == 2 else 1)
     (pixels,) = (bench.directory / "marks").glob("*.npy")
     np.testing.assert_array_equal(np.load(pixels), np.full((16, 16), number))
+
+
+def test_a_miss_that_the_model_never_saw_counts_for_the_model_in_force(bench: Bench) -> None:
+    bench.write(judged(1, 0.95), screened(2, 3, weight=100.0))
+    bench.mark((bench.pictures()["r:2"]["id"], "right"))
+    (mark,) = bench.marks.latest().values()
+    assert (mark.model, mark.extra["by"], mark.extra["group"]) == (MODEL, "prescreen", "random_miss")
 
 
 def test_marks_give_purity_and_recall_at_once_and_at_every_threshold(bench: Bench) -> None:

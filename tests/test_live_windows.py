@@ -189,6 +189,15 @@ def test_shares_of_stages_and_speed_are_of_the_last_ten_seconds() -> None:
     assert found["latency_s"] == {"median": None, "p99": None}
 
 
+def test_a_long_time_in_which_nobody_looked_is_not_mixed_in() -> None:
+    clock, metrics = Clock(), Metrics("xfel_hits")
+    common = Common(metrics, clock=clock)
+    for clock.now in (3600.0, 3601.0, 3602.0):
+        metrics.read(20, 0)
+        common.tick()
+    assert common.snapshot()["speed"]["frames_per_s"] == pytest.approx(20)
+
+
 def test_a_stage_of_which_nothing_is_heard_is_starved_only_when_nothing_waits() -> None:
     class Full:
         name, depth, size = "model", 7, 8

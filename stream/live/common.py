@@ -63,7 +63,8 @@ class Common:
         with self._lock:
             if self._clock() - self._samples[-1].at >= BETWEEN_S:
                 self._samples.append(self._sample())
-                while len(self._samples) > 2 and self._samples[1].at <= self._samples[-1].at - OVER_S:
+                # Rather a shorter stretch than one that begins with minutes in which nobody called.
+                while len(self._samples) > 2 and self._samples[0].at < self._samples[-1].at - OVER_S:
                     self._samples.popleft()
 
     def snapshot(self) -> JSON:
