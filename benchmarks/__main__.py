@@ -5,7 +5,8 @@
 Run it in the repository's root, on a machine that does nothing else. ``decode``: cost of each step before the network.
 ``runner``: the network alone; needs torch and numpy only. ``throughput``, ``latency``, ``memory``: the whole daemon, as
 a process of its own, with an emulated detector in another. ``picking``: DeepEM's scan of whole micrographs beside the
-naive one; ``micrographs``: the daemon that picks, on a full folder. What is not installed is left out, with a line that
+naive one; ``micrographs``: the daemon that picks, on a full folder. ``page``: what the live page costs, with ten
+browsers. What is not installed is left out, with a line that
 says so.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from .report import Report, machine, save
 
-NAMES = ("decode", "runner", "throughput", "latency", "memory", "picking", "micrographs")
+NAMES = ("decode", "runner", "throughput", "latency", "memory", "page", "picking", "micrographs")
 ON_A_GPU = ("runner", "throughput", "latency", "picking")
 
 
@@ -98,6 +99,10 @@ def run(name: str, folder: Path, asked: argparse.Namespace) -> Report:  # noqa: 
         frames = asked.frames or (100_000 if asked.quick else 1_000_000)
         return memory.measure(folder, shots, frames=frames, **network)
     repeats = asked.repeats or (1 if asked.quick else 3)
+    if name == "page":
+        from . import page
+
+        return page.measure(folder, shots, quick=asked.quick, repeats=repeats, **network)
     if asked.device != "cpu":
         return throughput.measure_device(
             folder, shots, device=asked.device, quick=asked.quick, repeats=repeats, **network

@@ -40,7 +40,7 @@ class Daemon:
 
     def __init__(self, folder: Path, endpoint: str, changes: Mapping[str, Any]) -> None:
         self._folder = folder
-        self._port = free_port()
+        self.port = free_port()
         self._json = folder / "summary.json"
         settings: dict[str, Any] = {
             "beamline": "xfel_hits",
@@ -48,7 +48,7 @@ class Daemon:
             "files": {"directory": "files"},
             # Nothing may be lost, or the rate would not count: a full queue holds up the sender.
             "flow": {"when_full": "wait"},
-            "service": {"port": self._port, "silent_s": 600},
+            "service": {"port": self.port, "silent_s": 600},
         }
         for block, values in changes.items():
             if isinstance(values, Mapping):
@@ -121,7 +121,7 @@ class Daemon:
         return True
 
     def _get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
             text: str = answer.read().decode()
         return text
 
