@@ -60,6 +60,7 @@ class Session:
 
     def __init__(self, rows: int = 40, *, places: bool = True) -> None:
         self.image, at = discs()
+        self.small = self.image[: NY // 20 * 20, : NX // 20 * 20].reshape(NY // 20, 20, NX // 20, 20).mean((1, 3)).astype(np.uint8)
         rng = np.random.default_rng(5)
         self.scores = np.sort(rng.beta(4, 2, len(at)))[::-1]
         self.x, self.y = at[:, 0], at[:, 1]
@@ -90,7 +91,7 @@ class Session:
         self.rows.append(row)
         if pictures:
             self._tell({"group": "micrograph", "id": row["id"], "name": row["name"], "nx": NX, "ny": NY,
-                        "picks": row["picks"]}, self.image[::8, ::8])  # fmt: skip
+                        "picks": row["picks"]}, self.small)  # fmt: skip
             for k in (0, 3, 60 + i % 5):
                 group = "particle" if self.scores[k] >= self.threshold else "random_miss"
                 x, y = int(self.x[k]), int(self.y[k])
@@ -148,12 +149,24 @@ class Session:
             picked = (self.scores >= self.threshold).astype(int).tolist()
             found = {"x": self.x.tolist(), "y": self.y.tolist(), "score": self.scores.tolist(), "picked": picked,
                      "diameter_px": DIAMETER, "box_px": 136, "threshold": self.threshold, "ny": NY, "nx": NX,
-                     "pixel_a": 1.5}  # fmt: skip
+                     "pixel_a": 1.5, **self.truth(name)}  # fmt: skip
             return Blob(json.dumps(found).encode(), "application/json")
         if kind == "micrograph":
             return _array(self.image[: NY // 2 * 2, : NX // 2 * 2][::FACTOR, ::FACTOR], factor=FACTOR)
         x, y, size = (int(query[name]) for name in ("x", "y", "size"))
         return _array(self.image[y : y + size, x : x + size], x=x, y=y)
+
+    def truth(self, name: str) -> JSON:
+        """What is marked on a micrograph, as the real page tells it."""
+        truth: list[bool | None] = [None] * len(self.x)
+        places = []
+        for mark in (mark for action, body, _ in self.acts if action == "mark" for mark in body["marks"]):
+            row, _, number = mark["id"].partition("/")
+            if row == name and number:
+                truth[int(number)] = {"right": True, "wrong": False}.get(mark["verdict"])
+            elif row == name:
+                places.append({"id": mark["id"], "x": mark["x"], "y": mark["y"], "truth": mark["verdict"] == "right"})
+        return {"truth": truth, "marked": places}
 
     def act(self, action: str, body: Mapping[str, Any], by: str) -> JSON:
         self.acts.append((action, dict(body), by))

@@ -1,5 +1,7 @@
 // Picks on a micrograph: circles coloured by score, candidates below the threshold dashed, verdicts as signs.
 
+import { font, rem } from "./units.js";
+
 const NEAR_PX = 12;
 const DARK = "rgba(0, 0, 0, 0.65)";
 
@@ -52,8 +54,9 @@ export class Circles {
     return best;
   }
 
-  /** `verdicts`: index -> "right" | "wrong"; `missed`: [[x, y]] that a person added; `selected`: an index or -1. */
-  draw(context, view, { selected, verdicts, missed }) {
+  /** `verdicts`: index -> "right" | "wrong"; `places`: those marked where no candidate is; `selected`: an index or -1. */
+  draw(context, view, { selected, verdicts, places }) {
+    const line = rem() / 16;
     const radius = Math.max(3, ((this.picks?.diameter_px ?? 20) / 2) * view.scale);
     const inside = ([x, y]) => x > -radius && y > -radius && x < view.width + radius && y < view.height + radius;
     for (const picked of [false, true]) {
@@ -61,29 +64,29 @@ export class Circles {
       for (let i = 0; i < this.count; i++) {
         if (i === selected || !this.isShown(i) || this.isPick(i) !== picked) continue;
         const at = view.ofPick(this.picks.x[i], this.picks.y[i]);
-        if (inside(at)) circle(context, ...at, radius, this.colour(this.picks.score[i]), picked ? 2 : 1.5);
+        if (inside(at)) circle(context, ...at, radius, this.colour(this.picks.score[i]), (picked ? 2 : 1.5) * line);
       }
     }
     context.setLineDash([]);
-    if (!this.hidden) this.#signs(context, view, radius, verdicts, missed, inside);
+    if (!this.hidden) this.#signs(context, view, radius, { verdicts, places }, inside);
     if (selected >= 0 && selected < this.count) {
       const at = view.ofPick(this.picks.x[selected], this.picks.y[selected]);
-      circle(context, ...at, radius, this.colour(this.picks.score[selected]), 3);
-      circle(context, ...at, radius + 5, "#ffffff", 1.5);
+      circle(context, ...at, radius, this.colour(this.picks.score[selected]), 3 * line);
+      circle(context, ...at, radius + 5 * line, "#ffffff", 1.5 * line);
     }
   }
 
-  #signs(context, view, radius, verdicts, missed, inside) {
+  #signs(context, view, radius, { verdicts, places }, inside) {
     for (const [i, verdict] of verdicts) {
       if (i >= this.count) continue;
       const at = view.ofPick(this.picks.x[i], this.picks.y[i]);
       if (inside(at)) sign(context, at[0] + radius * 0.75, at[1] - radius * 0.75, verdict === "right" ? "✓" : "✗");
     }
-    for (const [x, y] of missed) {
+    for (const { x, y, verdict } of places) {
       const at = view.ofPick(x, y);
       if (!inside(at)) continue;
       diamond(context, ...at, radius);
-      sign(context, at[0], at[1], "+");
+      sign(context, at[0], at[1], verdict === "right" ? "+" : "✗");
     }
   }
 }
@@ -116,7 +119,7 @@ function stroke(context, colour, width) {
 }
 
 function sign(context, x, y, text) {
-  context.font = "bold 14px system-ui, sans-serif";
+  context.font = font(0.9, "bold");
   context.textAlign = "center";
   context.textBaseline = "middle";
   context.lineWidth = 4;

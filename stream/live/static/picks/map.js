@@ -3,8 +3,7 @@
 import { INK } from "../colours.js";
 import { el, onScreen } from "../dom.js";
 import { onCanvas } from "./places.js";
-
-const FONT = "12px system-ui, sans-serif";
+import { font, rem } from "./units.js";
 
 export class GridMap {
   /** `told(item)`: hovered or focused, null when it is left. `chose(item)`: clicked, or Enter. `round`: circles. */
@@ -49,7 +48,7 @@ export class GridMap {
     const dense = Math.min(3, window.devicePixelRatio || 1);
     this.canvas.width = Math.round(width * dense);
     this.canvas.height = Math.round(height * dense);
-    Object.assign(this, onCanvas(this.items, width, height));
+    Object.assign(this, onCanvas(this.items, width, height, 1.5 * rem()));
     this.draw();
   }
 
@@ -69,7 +68,7 @@ export class GridMap {
     context.fillStyle = filled ?? "transparent";
     context.fill();
     if (!filled) outline(context, INK.rejected, 1);
-    const words = this.half >= 15 && filled ? text(spot) : "";
+    const words = this.half >= 0.95 * rem() && filled ? text(spot) : "";
     if (words) write(context, spot, words, filled);
     if (ringed(spot)) {
       this.#shape(context, spot, this.half + 2);
@@ -127,7 +126,7 @@ function outline(context, colour, width) {
 
 function write(context, { sx, sy }, words, filled) {
   const [r, g, b] = filled.match(/\d+/g).map(Number);
-  context.font = FONT;
+  context.font = font(0.75);
   context.textAlign = "center";
   context.textBaseline = "middle";
   context.fillStyle = 0.299 * r + 0.587 * g + 0.114 * b > 110 ? "#000000" : "#ffffff";

@@ -7,11 +7,13 @@ import { onScreen } from "../dom.js";
 import { Circles } from "./circles.js";
 import { gestures } from "./gestures.js";
 import { grey } from "./grey.js";
+import { marked } from "./marks.js";
 import { Tiles } from "./tiles.js";
+import { font, rem } from "./units.js";
 import { View, roundLength } from "./view.js";
 
 const KEPT = 6;
-const BAR_PX = 150;
+const BAR_REM = 9;
 const SHARPER = 1.15; // tiles are loaded when a pixel of the overview is larger than this many of the screen's
 
 export class Micrograph {
@@ -33,8 +35,9 @@ export class Micrograph {
     this.id = null;
     this.selected = -1;
     this.adding = false;
+    this.asked = 0;
     this.verdicts = new Map();
-    this.missed = [];
+    this.places = [];
     this.error = "";
     this.pixelA = null;
     this.visible = onScreen(canvas);
@@ -54,6 +57,7 @@ export class Micrograph {
     this.selected = -1;
     this.error = "";
     this.circles.set(null);
+    Object.assign(this, marked({}));
     this.preview = preview;
     if (size) this.view.picture(...size);
     this.draw();
@@ -77,10 +81,12 @@ export class Micrograph {
 
   /** Its picks, again: a new threshold has others. */
   async reload(id = this.id) {
+    const asked = ++this.asked;
     try {
       const picks = await this.net.json("picks", id);
-      if (id !== this.id) return;
+      if (id !== this.id || asked !== this.asked) return; // an older answer may come last
       this.circles.set(picks);
+      Object.assign(this, marked(picks));
       if (picks.nx && picks.ny) this.view.picture(picks.nx, picks.ny);
       this.pixelA = picks.pixel_a ?? this.pixelA;
     } catch (error) {
@@ -176,7 +182,6 @@ export class Micrograph {
     } else if (this.preview) {
       context.drawImage(this.preview, left, top, view.nx * view.scale, view.ny * view.scale);
     }
-    this.sharp = factor <= 1;
     if (!overview || factor <= 1 || view.scale * dense * factor < SHARPER || !this.visible()) return;
     context.imageSmoothingEnabled = view.scale * dense < 3;
     for (const tile of this.tiles.seen(this.id, view)) {
@@ -184,21 +189,21 @@ export class Micrograph {
       // Half a pixel more: a seam of the background would show between two tiles at broken zooms.
       const [w, h] = [tile.canvas.width * view.scale + 0.5, tile.canvas.height * view.scale + 0.5];
       context.drawImage(tile.canvas, x, y, w, h);
-      this.sharp = true;
     }
   }
 
   #bar(context) {
     const { view } = this;
-    const widest = Math.min(BAR_PX, view.width / 3);
+    const letter = rem();
+    const widest = Math.min(BAR_REM * letter, view.width / 3);
     const [length, width] = roundLength(view.scale / (this.pixelA ?? 1), widest);
     const text = this.pixelA === null ? `${length} px` : length >= 100 ? `${length / 10} nm` : `${length} Å`;
-    const [x, y] = [14, view.height - 16];
+    const [x, y] = [0.9 * letter, view.height - letter];
     context.fillStyle = "rgba(0, 0, 0, 0.72)";
-    context.fillRect(x - 8, y - 24, width + 16, 34);
+    context.fillRect(x - 0.5 * letter, y - 1.5 * letter, width + letter, 2.1 * letter);
     context.fillStyle = "#ffffff";
-    context.fillRect(x, y, width, 3);
-    context.font = "13px system-ui, sans-serif";
+    context.fillRect(x, y, width, 0.2 * letter);
+    context.font = font(0.82);
     context.textAlign = "center";
     context.textBaseline = "bottom";
     context.fillText(text, x + width / 2, y - 3);

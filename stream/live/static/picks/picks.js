@@ -28,7 +28,7 @@ export function mount(root, net, tools) {
   const said = el("p", { class: "toast", role: "status" });
   const say = passing(said);
   let look = null;
-  const marks = new Marks(net, () => look.restate(), say);
+  const marks = new Marks(net, () => look.reload(), say);
   look = viewer(session, net, marks, say);
 
   const judge = review(net, {
@@ -54,7 +54,11 @@ export function mount(root, net, tools) {
   root.append(el("div", { class: "picks" }, lanes, said));
 
   session.on("rows", () => look.changed());
+  let reviewed = "";
   session.on("snapshot", () => {
+    const { right, wrong } = session.snapshot.review ?? {};
+    if (reviewed !== `${right} ${wrong}`) look.reload(); // somebody marked something, here or elsewhere
+    reviewed = `${right} ${wrong}`;
     for (const part of [judge, change, streams]) part.update(session.snapshot);
   });
   net.on("facts", (facts) => session.facts(facts));

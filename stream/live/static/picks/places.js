@@ -85,25 +85,25 @@ export function apart(items) {
   return nearest[nearest.length >> 1] ?? 0;
 }
 
-/** Screen places: [{...item, sx, sy}] and the half size of each, for a canvas of this size. */
-export function onCanvas(items, width, height) {
+/** Screen places: [{...item, sx, sy}] and the half size of each, at most `most`, for a canvas of this size. */
+export function onCanvas(items, width, height, most) {
   if (!items.length) return { spots: [], half: 0 };
-  return items[0].x === null ? inRows(items, width, height) : onStage(items, width, height);
+  return items[0].x === null ? inRows(items, width, height, most) : onStage(items, width, height, most);
 }
 
-function inRows(items, width, height) {
+function inRows(items, width, height, most) {
   const pad = 8;
   const [w, h] = [width - 2 * pad, height - 2 * pad];
   let columns = Math.max(1, Math.ceil(Math.sqrt((items.length * w) / h)));
-  let cell = Math.min(w / columns, h / Math.ceil(items.length / columns), 64);
+  let cell = Math.min(w / columns, h / Math.ceil(items.length / columns), 2.5 * most);
   // Rounding up may leave the last column empty while the rows do not fit: one more column then.
   if (Math.ceil(items.length / columns) * cell > h) cell = Math.min(w / ++columns, h / Math.ceil(items.length / columns));
   const at = (i) => ({ sx: pad + cell * ((i % columns) + 0.5), sy: pad + cell * (Math.floor(i / columns) + 0.5) });
   return { spots: items.map((one, i) => ({ ...one, ...at(i) })), half: cell * 0.45 };
 }
 
-function onStage(items, width, height) {
-  const pad = 34; // half of the largest shape, and its rings
+function onStage(items, width, height, most) {
+  const pad = most + 8; // half of the largest shape, and its rings
   const [left, right] = ends(items.map((one) => one.x));
   const [low, high] = ends(items.map((one) => one.y));
   const scale = Math.min((width - 2 * pad) / (right - left || 1e-9), (height - 2 * pad) / (high - low || 1e-9), 1e6);
@@ -113,8 +113,8 @@ function onStage(items, width, height) {
     sx: width / 2 + (one.x - middle[0]) * scale,
     sy: height / 2 - (one.y - middle[1]) * scale,
   }));
-  const near = items.length > 1 ? apart(items) * scale * 0.46 : 24;
-  return { spots, half: Math.min(Math.max(near, 2.5), 24) };
+  const near = items.length > 1 ? apart(items) * scale * 0.46 : most;
+  return { spots, half: Math.min(Math.max(near, 2.5), most) };
 }
 
 function ends(values) {

@@ -1,9 +1,10 @@
 // Panel: a row per micrograph with its numbers. Sorted by any column, filtered, and only the rows in sight exist.
 
 import { el, fmt, panel, setText } from "../dom.js";
+import { rem } from "./units.js";
 import { meaning, number, short, title, written } from "./words.js";
 
-const ROW_PX = 32; // picks.css gives the rows this height
+const ROW_REM = 2; // picks.css gives the rows this height
 const SPARE = 6;
 const FIXED = ["time", "name"];
 
@@ -64,10 +65,11 @@ export function table(session) {
 
   function draw() {
     const { found } = state;
-    const first = Math.max(0, Math.floor(scroller.scrollTop / ROW_PX) - SPARE);
-    const last = Math.min(found.length, Math.ceil((scroller.scrollTop + (scroller.clientHeight || 400)) / ROW_PX) + SPARE);
-    above.firstElementChild.firstElementChild.style.height = `${first * ROW_PX}px`;
-    below.firstElementChild.firstElementChild.style.height = `${(found.length - last) * ROW_PX}px`;
+    const high = ROW_REM * rem();
+    const first = Math.max(0, Math.floor(scroller.scrollTop / high) - SPARE);
+    const last = Math.min(found.length, Math.ceil((scroller.scrollTop + (scroller.clientHeight || 400)) / high) + SPARE);
+    above.firstElementChild.firstElementChild.style.height = `${first * high}px`;
+    below.firstElementChild.firstElementChild.style.height = `${(found.length - last) * high}px`;
     above.hidden = first === 0;
     below.hidden = last === found.length;
     rowsBody.replaceChildren(...found.slice(first, last).map((row, i) => line(row, first + i, state.columns, session)));
@@ -84,7 +86,7 @@ export function table(session) {
     const at = state.found.findIndex((row) => String(row.id) === session.chosen);
     const to = Math.min(Math.max(at + by, 0), state.found.length - 1);
     session.choose(String(state.found[to].id));
-    const [top, room] = [to * ROW_PX, scroller.clientHeight - 2 * ROW_PX];
+    const [top, room] = [to * ROW_REM * rem(), scroller.clientHeight - 2.5 * ROW_REM * rem()];
     scroller.scrollTop = Math.min(Math.max(scroller.scrollTop, top - room), top);
   });
   scroller.addEventListener("scroll", draw, { passive: true });

@@ -8,7 +8,7 @@ import { histogram } from "../histogram.js";
 export function threshold(session, net, { proposed, applied }) {
   const histo = histogram(net, {
     title: "Candidates' scores",
-    hint: "",
+    hint: "Drag the line: the circles follow. Nothing is stored anew before “Apply”.",
     unit: "candidates",
     stacks: [{ key: "counts", label: "candidates", colour: INK.accepted }],
     rows: [

@@ -10,8 +10,9 @@ import { short } from "./words.js";
 
 const STRIP = 12;
 const HELP =
-  "Arrow keys pan, + and − zoom, 0 or a double click shows the whole. j and k go through the picks, y and n mark " +
-  "the selected one right or wrong, u withdraws the mark. Shift and click marks a particle that was missed.";
+  "On the micrograph: wheel or pinch zooms, dragging moves, + − 0 and the arrow keys do the same, a double click shows " +
+  "the whole. j and k go through the picks from the best on, y and n mark the selected one right or wrong, u withdraws. " +
+  "Shift and click marks a particle that was missed; once more withdraws it.";
 
 /** The colour of a score from 0 to 1; the map's dark end would not be seen on ice. */
 export const scoreColour = (score) => colourOf("viridis", 0.3 + 0.7 * score);
@@ -39,19 +40,20 @@ export function viewer(session, net, marks, say) {
   const inside = (x, y) => x >= 0 && y >= 0 && x < view.view.nx && y < view.view.ny;
 
   async function add(x, y) {
-    const near = view.circles.near(view.view, ...view.view.ofPick(x, y));
-    if (near >= 0) return say("There is a pick already: mark it right with y, or wrong with n.");
+    if (net.whyLocked()) return say(net.whyLocked());
+    const [sx, sy] = view.view.ofPick(x, y);
+    if (view.circles.near(view.view, sx, sy) >= 0) return say("There is a pick already: select it, then y or n.");
     const [rx, ry] = [Math.round(x * 10) / 10, Math.round(y * 10) / 10];
-    if (await marks.missed(view.id, rx, ry)) say(`Marked as missed: a particle at x ${rx}, y ${ry}.`);
-    return undefined;
+    const radius = (view.circles.picks?.diameter_px ?? 0) / 2;
+    const known = view.places.find((place) => Math.hypot(place.x - x, place.y - y) <= radius);
+    if (!(await marks.place(view.id, rx, ry, known ? "none" : "right"))) return undefined;
+    return say(known ? "Withdrawn." : `Marked as missed: a particle at x ${rx}, y ${ry}.`);
   }
 
-  async function mark(verdict) {
+  function mark(verdict) {
     const { selected, id } = view;
     if (selected < 0) return say("Select a pick first: click it, or press j.");
-    const { x, y } = view.circles.picks;
-    await marks.pick(id, selected, verdict, { x: x[selected], y: y[selected] });
-    return undefined;
+    return net.whyLocked() ? say(net.whyLocked()) : marks.pick(id, selected, verdict);
   }
 
   function tell() {
@@ -66,21 +68,13 @@ export function viewer(session, net, marks, say) {
     unlock();
   }
 
-  function restate() {
-    const { verdicts, missed } = marks.of(view.id);
-    view.verdicts = verdicts;
-    view.missed = missed;
-    view.draw();
-    tell();
-  }
-
   const unlock = lock(net, parts.verdicts, null, () => (view.selected < 0 ? "Select a pick first." : ""));
   parts.bind(view, session, mark);
   body.append(
     el("div", { class: "mg-main" }, parts.strip, el("div", { class: "field-frame" }, canvas, el("div", { class: "zoom" }, parts.zoom))),
     el("div", { class: "tools-row" }, parts.switches),
     el("div", { class: "tools-row readout" }, parts.readout, parts.cursor, el("span", { class: "buttons" }, parts.verdicts)),
-    el("p", { class: "quiet", id: "micrograph-help", text: HELP }),
+    el("details", { class: "quiet" }, el("summary", { text: "Keys and gestures" }), el("p", { id: "micrograph-help", text: HELP })),
   );
 
   session.on("micrographs", () => strip(parts.strip, session));
@@ -92,7 +86,7 @@ export function viewer(session, net, marks, say) {
     const size = picture?.nx ? [picture.nx, picture.ny] : null;
     view.pixelA = session.row?.pixel_a ?? picture?.pixel_a ?? null;
     view.show(session.chosen, picture ? thumbnail(picture, "") : null, size);
-    restate();
+    tell();
   });
 
   let wanted = null; // a candidate to select once its micrograph's picks are here
@@ -131,7 +125,7 @@ export function viewer(session, net, marks, say) {
     tell();
   }
 
-  return { root, view, restate, goTo, preview, changed };
+  return { root, goTo, preview, changed, reload: () => view.id && view.reload() };
 }
 
 /** What the selected pick is, in words. */
@@ -155,7 +149,7 @@ function controls() {
   const button = (text, label) => el("button", { type: "button", "aria-label": label, title: label, text });
   const [follow, followLabel] = box("Follow newest", true, "follow");
   const [circles, circlesLabel] = box("Picks", true, "circles");
-  const [candidates, candidatesLabel] = box("Candidates below (dashed)", false, "candidates");
+  const [candidates, candidatesLabel] = box("Below threshold (dashed)", false, "candidates");
   const [adding, addingLabel] = box("Mark missed by click", false, "adding");
   const legend = colourBar(scoreColour, "Colour of the score, from 0 to 1");
   const zoom = [button("+", "Zoom in"), button("−", "Zoom out"), button("⤢", "Show the whole micrograph")];

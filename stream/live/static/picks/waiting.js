@@ -21,7 +21,7 @@ export function waiting(session) {
     none.hidden = all > 0;
     setText(note, all ? `${fmt.count(all)}, the oldest for ${fmt.seconds(found.oldest_s)}` : "");
     const items = rows(reasons, counts.length, () =>
-      el("li", {}, el("b"), el("span", { class: "why" }), el("span", { class: "quiet" })),
+      el("li", {}, el("b"), el("span", { class: "reason" }), el("span", { class: "quiet" })),
     );
     counts.forEach(([reason, n], i) => {
       const [why, remedy] = waits(reason);
