@@ -52,6 +52,12 @@ class Connection(H11Protocol):
             self._late.cancel()
             self._late = None
 
+    def on_response_complete(self) -> None:
+        """See H11Protocol; what came with the last request may be the beginning of another."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._expect()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         for timer in (self._late, self._stalled):

@@ -80,6 +80,9 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         if len(scope["raw_path"]) + len(scope["query_string"]) > self._limits.url:
             raise Denied(414, f"the address is too long: at most {self._limits.url} characters")
+        # h11 minds the size of what is incomplete only: a large head that comes at once would pass it.
+        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > self._limits.head:
+            raise Denied(431, f"too many headers: at most {self._limits.head} bytes")
         path = scope["path"]
         if path == "/healthz":
             return

@@ -163,7 +163,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _configuration(guard: Guard, limits: Limits, counts: Counter[str]) -> uvicorn.Config:
     uvicorn_log = logging.getLogger("uvicorn.error")
-    uvicorn_log.handlers, uvicorn_log.propagate = [Logged(logging.ERROR)], False
+    uvicorn_log.handlers, uvicorn_log.propagate = [Logged()], False
+    uvicorn_log.setLevel(logging.ERROR)
     return uvicorn.Config(
         guard,
         http=connection_type(limits, counts),
