@@ -172,6 +172,20 @@ def test_pictures_are_made_once_in_order_and_not_all_at_once() -> None:
     assert shots.pictures(9, render) == []
 
 
+def test_a_frame_that_cannot_be_drawn_keeps_no_other_from_being_shown(caplog: pytest.LogCaptureFixture) -> None:
+    shots = Shots("a")
+    shots.offer(0.0, burst(6, hits=[0, 1, 2])[1])
+
+    def render(shot: Shot, frame: Frame) -> tuple[None, Picture]:
+        if shot.seq == 2:
+            raise ValueError("no such colour")
+        return None, Picture(shot.seq, b"{}")
+
+    for _ in range(2):
+        assert [picture.seq for picture in shots.pictures(0, render)] == [1, 3, 4, 5, 6]
+    assert caplog.text.count("no such colour") == 1
+
+
 def test_what_waits_for_review_is_what_is_shown_and_not_marked() -> None:
     shots = Shots("a")
     shots.offer(0.0, burst(6, hits=[0, 1], random=[2])[1])

@@ -42,7 +42,7 @@ class Common:
     """The fields of a snapshot that both beamlines have. Any thread.
 
     ``clock`` gives monotonic seconds, ``wall`` Unix seconds. ``tick`` is to be called about once a second by something
-    that runs without browsers (a ``Listener``'s ``flush``), so that the last ten seconds are known when a browser comes.
+    that runs without browsers (a ``Listener``'s ``flush``), so that the last ten seconds are known when one comes.
     """
 
     def __init__(

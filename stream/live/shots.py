@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict, deque
@@ -14,6 +15,8 @@ import numpy.typing as npt
 
 from ..flow.frame import Frame, Outcome, Result
 from .page import Picture
+
+log = logging.getLogger(__name__)
 
 ACCEPTED, REJECTED, RANDOM_MISS = "accepted", "rejected", "random_miss"
 SHOWN = {ACCEPTED: 24, REJECTED: 24, RANDOM_MISS: 64}
@@ -138,7 +141,8 @@ class Shots:
     def pictures(self, after: int, render: Render, clock: Callable[[], float] = time.monotonic) -> list[Picture]:
         """Pictures of the shots shown with ``seq > after``, oldest first; made once, by ``render``.
 
-        Stops after about 50 ms of rendering; the next call goes on there.
+        Stops after about 50 ms of rendering; the next call goes on there. A shot for which ``render`` raises is shown
+        no more, and the log says why.
         """
         with self._lock:
             shots = sorted((s for shown in self._shown.values() for s in shown if s.seq > after), key=_seq)
@@ -150,10 +154,21 @@ class Shots:
                 if shot.picture is None and frame is not None:
                     if clock() > until:
                         break
-                    self._keep(shot, *render(shot, frame))
+                    self._render(shot, frame, render)
                 if shot.picture is not None:
                     found.append(shot.picture)
         return found
+
+    def _render(self, shot: Shot, frame: Frame, render: Render) -> None:
+        try:
+            self._keep(shot, *render(shot, frame))
+        except Exception:
+            # Tried again every second, one frame that cannot be drawn would keep all later ones from the browsers.
+            log.exception("frame %s cannot be shown: a bug", frame.key)
+            with self._lock:
+                # It may have made room for a newer one meanwhile.
+                if shot in self._shown[shot.group]:
+                    self._shown[shot.group].remove(shot)
 
     def _keep(self, shot: Shot, view: npt.NDArray[Any] | None, picture: Picture) -> None:
         with self._lock:
