@@ -81,16 +81,25 @@ def browser(server: LiveServer, **more: Any) -> httpx.Client:
     )
 
 
-@pytest.fixture
-def page() -> Recorded:
-    return Recorded()
-
-
-@pytest.fixture
-def server(page: Recorded) -> Iterator[LiveServer]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[LiveServer, Recorded]]:
+    page = Recorded()
     server = serve(page)
-    yield server
+    yield server, page
     server.close()
+
+
+@pytest.fixture
+def page(shared: tuple[LiveServer, Recorded]) -> Recorded:
+    """The page of ``server``, which one test after the other attacks; what reached it before is forgotten."""
+    shared[1].asked.clear()
+    shared[1].acted.clear()
+    return shared[1]
+
+
+@pytest.fixture
+def server(shared: tuple[LiveServer, Recorded]) -> LiveServer:
+    return shared[0]
 
 
 @pytest.fixture
@@ -185,8 +194,10 @@ def test_a_stream_ends_with_its_session(page: Recorded) -> None:
     server.close()
 
 
-def test_guessing_is_slowed_down(web: httpx.Client, server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_guessing_is_slowed_down(page: Recorded, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
+    server = serve(page)
+    web = browser(server)
     assert [sign_in(web, f"guess {number}").status_code for number in range(7)] == [403] * 5 + [429] * 2
     answer = sign_in(web)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
@@ -198,6 +209,8 @@ def test_guessing_is_slowed_down(web: httpx.Client, server: LiveServer, caplog: 
     assert sign_in(web, TOKEN).status_code == 200
     assert TOKEN not in caplog.text
     assert "guess" not in caplog.text
+    web.close()
+    server.close()
 
 
 # --- sessions and cookies -------------------------------------------------------------------------------------------
