@@ -38,7 +38,7 @@ class Notifier:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._said = ""
-        self._starved = False
+        self._starved = self._leaving = False
         self._failed = False
 
     def ready(self) -> None:
@@ -60,13 +60,14 @@ class Notifier:
         living = self._living()
         if living:
             self._send("WATCHDOG=1")
-        elif not self._starved:
+        elif not self._starved and not self._leaving:
             log.error("the pipeline does nothing any more: the watchdog is not fed, and the manager will restart us")
         self._starved = not living
         return living
 
     def stopping(self) -> None:
         """The daemon is about to end: the manager's patience is ``TimeoutStopSec=`` from now on."""
+        self._leaving = True
         self._send("STOPPING=1")
 
     def close(self) -> None:

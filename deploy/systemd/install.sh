@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # Puts the units and configurations where systemd looks for them. Run it as root; read it first. Written by `beamsieve
 # deploy`. It starts nothing, and leaves the environment file alone where there is one. DESTDIR=… tries it elsewhere.
 set -eu
@@ -16,6 +16,7 @@ if [ -z "$root" ] && ! id -u @USER@ >/dev/null 2>&1; then
   useradd --system --user-group --home-dir @DATA@ --no-create-home --shell /usr/sbin/nologin @USER@
 fi
 install -d "$units" "$configs"
+# shellcheck disable=SC2043  # there may be one
 for folder in @FOLDERS@; do
   if [ -z "$root" ]; then
     [ -d "$folder" ] || install -d -m 0750 -o @USER@ -g @GROUP@ "$folder"

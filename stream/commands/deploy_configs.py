@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..beamlines.cryoem_picks import CryoemPicks
     from ..beamlines.xfel_hits import XfelHits
 
+SCHEMA_LINE = re.compile(r"\A# yaml-language-server:.*\n#\n")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,50}")
 RESERVED = ("prometheus", "alertmanager", "grafana")
 LOOPBACK = ("127.", "localhost", "::1")
@@ -39,13 +40,14 @@ READ = (
     ("service", "token_file"),
 )
 WRITTEN = (("files", "directory"), ("source", "journal"))
+FOLDERS = (("source", "directory"), ("source", "companion_directory"), ("files", "project"))
 #: Those that name an array in a file, as ``file.h5:/path``.
 ARRAYS = tuple(("calibrate", word, *more) for word in ("dark", "gain", "noise", "mask") for more in ((), ("*",)))
 
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """One daemon to deploy. ``text`` is its configuration; ``writes`` and ``reads`` are the files and folders in it.
+    """One daemon to deploy. ``text`` is its configuration; ``writes`` and ``reads`` are the folders in it.
 
     ``host`` and ``port`` are where its page and metrics listen, ``open_metrics`` whether the metrics do without the
     token there, ``grace_s`` the seconds it may drain, ``endpoint`` what it connects to ("" for folders, recordings).
@@ -117,13 +119,15 @@ def daemon(config: str, port: int | None, data: Path) -> Daemon:
         raise ConfigError([where("service", "port") + "0 is a different port each time; give one, or --port"])
     text = path.read_text(encoding="utf-8")
     ships = path.parent == Path(str(FOLDER))
+    if ships:  # for editors in the folder of its schema
+        text = SCHEMA_LINE.sub("", text)
     changes: dict[Place, Any] = dict(
         absolute(text, data / path.stem if ships else path.parent.absolute(), data / path.stem)
     )
     if port is not None:
         changes["service", "port"] = port
     text = edited(text, changes)
-    named = _named(text)
+    named = list(_named(text))
     return Daemon(
         name=path.stem,
         beamline=settings.beamline,
@@ -135,7 +139,7 @@ def daemon(config: str, port: int | None, data: Path) -> Daemon:
         grace_s=settings.service.grace_s,
         endpoint=_endpoint(settings),
         writes=tuple(sorted({_written(place, value) for place, value in named if fits(place, WRITTEN)})),
-        reads=tuple(sorted({_file(place, value) for place, value in named if not fits(place, WRITTEN)})),
+        reads=tuple(sorted({_read(place, value) for place, value in named if not fits(place, WRITTEN)})),
     )
 
 
@@ -173,10 +177,12 @@ def _written(place: Place, value: str) -> Path:
     return Path(value).parent if place[-1] == "journal" else Path(value)
 
 
-def _file(place: Place, value: str) -> Path:
-    """The file of a value; for arrays without the path in the file."""
+def _read(place: Place, value: str) -> Path:
+    """The folder that is read in: a file's own, because what lies beside it may be read with it."""
+    if fits(place, FOLDERS):
+        return Path(value)
     name = value.rpartition(":")[0] if fits(place, ARRAYS) and not value.endswith(".npy") else value
-    return Path(name or value)
+    return Path(name or value).parent
 
 
 def fits(place: Place, patterns: Sequence[tuple[str, ...]]) -> bool:

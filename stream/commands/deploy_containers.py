@@ -30,7 +30,7 @@ def constraints(package: str) -> set[str]:
     waiting = [package]
     while waiting:
         for line in metadata.requires(waiting.pop()) or ():
-            name = re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0].lower()
+            name = re.sub("[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]).lower()
             if name in found or "extra ==" in line or name.startswith(("nvidia-", "cuda-", "triton")):
                 continue
             try:
@@ -48,8 +48,7 @@ def compose(site: Site) -> dict[str, File]:
     parts = []
     for one in site.daemons:
         written = site.written(one)
-        reads = sorted({_folder(path) for path in one.reads} - set(written))
-        binds = [(path, False) for path in written] + [(path, True) for path in reads]
+        binds = [(path, False) for path in written] + [(path, True) for path in site.only_read(one)]
         mine = common | own(one) | {"VOLUMES": "\n".join(_bind(path, only) for path, only in binds)}
         parts.append(fill(template("compose/daemon.yaml"), mine))
     addresses = {one.name: f"{dns(one.name)}:{one.port}" for one in site.daemons}
@@ -60,11 +59,6 @@ def compose(site: Site) -> dict[str, File]:
         "compose/page_token": File(secrets.token_urlsafe(24) + "\n", secret=True),
         "compose/.env": File(f"GRAFANA_PASSWORD={secrets.token_urlsafe(18)}\n", secret=True),
     }
-
-
-def _folder(path: Path) -> Path:
-    """The folder to mount for what is read: a file's own, because what lies beside it may be read with it."""
-    return path.parent if path.suffix and not path.is_dir() else path
 
 
 def _bind(path: Path, only_read: bool) -> str:
@@ -85,10 +79,9 @@ def kubernetes(site: Site) -> dict[str, File]:
     return made
 
 
-def claims(one: Daemon) -> dict[str, Path]:
+def claims(site: Site, one: Daemon) -> dict[str, Path]:
     """The volume claims a daemon's pod needs for what it reads, by name; nobody but the site can make them."""
-    folders = sorted({_folder(path) for path in one.reads})
-    return {f"{dns(one.name)}-input-{number}": path for number, path in enumerate(folders)}
+    return {f"{dns(one.name)}-input-{number}": path for number, path in enumerate(site.only_read(one))}
 
 
 def _volumes(site: Site, one: Daemon) -> dict[str, str]:
@@ -97,7 +90,7 @@ def _volumes(site: Site, one: Daemon) -> dict[str, str]:
         for number, path in enumerate(site.written(one)[1:])
     ]
     volumes = []
-    for name, path in claims(one).items():
+    for name, path in claims(site, one).items():
         mounts.append(f"            - {{ name: {name}, mountPath: {json.dumps(str(path))}, readOnly: true }}")
         volumes.append(
             f"        # holds what lies in {path}\n        - name: {name}\n"

@@ -36,6 +36,7 @@ def _config(site: Site) -> dict[str, File]:
 
 def _systemd(site: Site) -> dict[str, File]:
     folders = [path for one in site.daemons for path in site.written(one)]
+    folders += [path for one in site.daemons for path in one.reads if path.is_relative_to(site.data)]
     common = names(site) | {
         "PROTECT_HOME": "read-only" if site.below_home else "yes",
         "FOLDERS": " ".join(shlex.quote(str(path)) for path in dict.fromkeys(folders)),
@@ -63,7 +64,8 @@ def _unit_paths(paths: Iterable[Path]) -> str:
 
 
 def _slurm(site: Site) -> dict[str, File]:
-    first = site.configs / f"{site.daemons[0].name}.yaml"
+    # Nodes share the folder that was written to more likely than this machine's /etc.
+    first = site.folder / "config" / f"{site.daemons[0].name}.yaml"
     common = names(site) | {"CONFIG": shlex.quote(str(first))}
     return {"slurm/beamsieve.sbatch": File(fill(template("slurm/beamsieve.sbatch"), common), program=True)}
 

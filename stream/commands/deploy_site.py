@@ -48,6 +48,15 @@ class Site:
         """The folders a daemon writes in: the site's, and what its configuration names outside of that."""
         return [self.data, *(path for path in one.writes if not path.is_relative_to(self.data))]
 
+    def only_read(self, one: Daemon) -> list[Path]:
+        """The folders a daemon reads in and does not write in."""
+        found = self.written(one)
+        first = len(found)
+        for path in sorted(one.reads):  # a folder comes before those in it
+            if not any(path.is_relative_to(folder) for folder in found):
+                found.append(path)
+        return found[first:]
+
     def with_homes(self, homes: Sequence[Path]) -> Site:
         """The same, knowing whether anything the daemons need lies in a folder that a unit may hide."""
         program = Path(shlex.split(self.beamsieve)[0])

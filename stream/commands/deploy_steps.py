@@ -36,7 +36,7 @@ def _systemd(site: Site) -> tuple[str, Sequence[str]]:
     units = " ".join(f"beamsieve@{one.name}" for one in site.daemons)
     return "On this machine, with systemd", [
         f"less {_at(site, 'systemd/install.sh')}",
-        f"sudo sh {_at(site, 'systemd/install.sh')}",
+        f"sudo bash {_at(site, 'systemd/install.sh')}",
         *(f"sudo -u {site.user} {site.beamsieve} check {site.configs / one.name}.yaml" for one in site.daemons),
         f"sudo systemctl enable --now {units}",
         f"systemctl status {units}",
@@ -71,7 +71,7 @@ def _compose(site: Site) -> tuple[str, Sequence[str]]:
 
 def _slurm(site: Site) -> tuple[str, Sequence[str]]:
     return "As a batch job", [
-        f"sbatch {_at(site, 'slurm/beamsieve.sbatch')} {site.configs / site.daemons[0].name}.yaml",
+        f"sbatch {_at(site, 'slurm/beamsieve.sbatch')} {_at(site, f'config/{site.daemons[0].name}.yaml')}",
         "cat beamsieve-JOBID.url",
     ]
 
@@ -82,7 +82,7 @@ def _kubernetes(site: Site) -> tuple[str, Sequence[str]]:
         *(
             f"# make the claim {name}, with what lies in {path}"
             for one in site.daemons
-            for name, path in claims(one).items()
+            for name, path in claims(site, one).items()
         ),
         f"kubectl apply -f {_at(site, 'kubernetes')}",
         f"kubectl -n beamsieve port-forward service/{dns(first.name)} {first.port}",
@@ -101,6 +101,8 @@ def notes(site: Site, parts: Sequence[str]) -> Iterator[str]:
             )
     if "systemd" in parts:
         yield from _notes_systemd(site)
+    if "slurm" in parts:
+        yield f"slurm: every node must see {site.folder} and {site.data}, and you must be allowed to write there (--data)"
     if {"prometheus", "compose", "alertmanager"} & set(parts):
         yield "alertmanager/alertmanager.yml: its receivers are placeholders; put yours there"
 
