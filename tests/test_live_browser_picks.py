@@ -7,13 +7,13 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-
 from beamsieve.stream.flow.metrics import Metrics
 from beamsieve.stream.flow.yields import Yields
 from beamsieve.stream.live.access import Access
@@ -60,7 +60,12 @@ class Session:
 
     def __init__(self, rows: int = 40, *, places: bool = True) -> None:
         self.image, at = discs()
-        self.small = self.image[: NY // 20 * 20, : NX // 20 * 20].reshape(NY // 20, 20, NX // 20, 20).mean((1, 3)).astype(np.uint8)
+        self.small = (
+            self.image[: NY // 20 * 20, : NX // 20 * 20]
+            .reshape(NY // 20, 20, NX // 20, 20)
+            .mean((1, 3))
+            .astype(np.uint8)
+        )
         rng = np.random.default_rng(5)
         self.scores = np.sort(rng.beta(4, 2, len(at)))[::-1]
         self.x, self.y = at[:, 0], at[:, 1]
@@ -79,7 +84,13 @@ class Session:
         rng = np.random.default_rng(i)
         square, hole = i // 12, i // 2
         stage = [120.0 * (square % 3) + 3.0 * (hole % 6 % 3), -110.0 * (square // 3) + 3.0 * (hole % 6 // 3)]
-        quality = {"mean": 150 + i, "sd": 18.5, "carbon_fraction": 0.02 * (i % 20), "ice_fraction": 0.001, "contrast": 2.1}
+        quality = {
+            "mean": 150 + i,
+            "sd": 18.5,
+            "carbon_fraction": 0.02 * (i % 20),
+            "ice_fraction": 0.001,
+            "contrast": 2.1,
+        }
         row = {
             "id": f"{i:016x}", "name": f"GridSquare_{100 + square}/FoilHole_{7000 + hole}_Data_1_{i:04d}.mrc",
             "time": 1.8e9 + 40 * i, "picks": int(rng.poisson(60 if i % 20 < 15 else 12)), "candidates": 80,
@@ -120,9 +131,11 @@ class Session:
         above = [int((self.scores >= t).sum()) for t in grid]
         return {
             "time": 1.8e9, "beamline": self.beamline, "ready": True, "problems": [], "uptime_s": 3600.0,
-            "counts": {"read": len(picks), "accepted": len(picks), "rejected": 0, "failed": 0, "dropped": 0, "in_flight": 0},
+            "counts": {"read": len(picks), "accepted": len(picks), "rejected": 0, "failed": 0, "dropped": 0,
+                       "in_flight": 0},
             "losses": [], "speed": {"frames_per_s": 0.03, "bytes_per_s": 2e6}, "latency_s": {"median": 3.0, "p99": 5.0},
-            "stages": [{"name": "picker", "busy": 0.6, "starved": 0.4, "blocked": 0.0}], "bottleneck": "picker", "queues": [],
+            "stages": [{"name": "picker", "busy": 0.6, "starved": 0.4, "blocked": 0.0}], "bottleneck": "picker",
+            "queues": [],
             "scores": {"edges": edges.tolist(), "counts": counts.tolist(), "seconds": 3600.0},
             "what_if": {"threshold": grid.tolist(), "picks": [n * len(picks) for n in above], "median": above,
                         "purity": [[0.9, 0.8, 0.95]] * 46, "recall": [None] * 46},
@@ -253,7 +266,9 @@ class Window:
 
     def keys(self, css: str, keys: str) -> None:
         """Press keys while this has the focus."""
-        self.script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].focus({preventScroll: true})", self.find(css))
+        self.script(
+            "arguments[0].scrollIntoView({block: 'center'}); arguments[0].focus({preventScroll: true})", self.find(css)
+        )
         ActionChains(self.driver).send_keys(keys).perform()
 
     def click(self, css: str, x: float, y: float, *, shift: bool = False) -> None:
@@ -270,7 +285,7 @@ class Window:
         chain.perform()
 
     def white(self) -> tuple[float, float, int] | None:
-        """Middle of the white square as it is drawn (CSS pixels), and how many pixels it has; None when it is not there."""
+        """Middle of the white square as it is drawn (CSS pixels), and how many pixels it has; None: it is not there."""
         found = self.script("""
             const canvas = document.querySelector("canvas.field"), dense = canvas.width / canvas.clientWidth;
             const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", {willReadFrequently: true});
@@ -318,20 +333,30 @@ def test_every_panel_shows_data(window: Window) -> None:
     assert window.find(".mg-thumb").get_dom_attribute("aria-pressed") == "true", "the newest is shown"
     window.until(lambda: len(window.all(".particle")) == 60, "sixty particles, as many as are kept")
     recent = np.median([row["picks"] for row in window.page.rows[-10:]])
-    window.until(lambda: window.text('[data-key="recent"] .value') == str(int(recent + 0.5)), "the median of the last ten")
+    window.until(
+        lambda: window.text('[data-key="recent"] .value') == str(int(recent + 0.5)), "the median of the last ten"
+    )
     assert "poor" in window.text(".compared") or "usual" in window.text(".compared")
-    assert "its XML or mdoc is missing" in window.text(".reasons") and "1\u202fmin 15" in window.text("#panel-waiting")
+    assert "its XML or mdoc is missing" in window.text(".reasons")
+    assert "1\u202fmin 15" in window.text("#panel-waiting")
     assert window.text(".table-rows tbody:nth-of-type(2) tr:first-child .name") == "FoilHole_7019_Data_1_0039"
     assert "! 38.0 (outside its usual range)" in window.text(".table-rows td.warn")
-    drawn = window.script("return document.querySelector('#panel-yield canvas').getContext('2d').getImageData(0, 0, 400, 200).data.some(x => x)")
+    drawn = window.script(
+        "const context = document.querySelector('#panel-yield canvas').getContext('2d');"
+        "return context.getImageData(0, 0, 400, 200).data.some(x => x)"
+    )
     assert drawn, "the trend"
-    assert "60.0" in window.text("#panel-stages") and "Is this a particle?" in window.text("#panel-review")
+    assert "60.0" in window.text("#panel-stages")
+    assert "Is this a particle?" in window.text("#panel-review")
 
 
 def test_the_table_sorts_filters_and_chooses(window: Window) -> None:
     def column(name: str) -> list[str]:
         at = [cell.get_dom_attribute("data-name") for cell in window.all(".table-rows thead th")].index(name) + 1
-        return [str(cell.get_property("textContent")) for cell in window.all(f".table-rows tbody:nth-of-type(2) tr > :nth-child({at})")]
+        return [
+            str(cell.get_property("textContent"))
+            for cell in window.all(f".table-rows tbody:nth-of-type(2) tr > :nth-child({at})")
+        ]
 
     head = window.find('.table-rows th[data-name="picks"]')
     assert head.get_dom_attribute("aria-sort") == "none"
@@ -339,7 +364,8 @@ def test_the_table_sorts_filters_and_chooses(window: Window) -> None:
     assert head.get_dom_attribute("aria-sort") == "descending"
     wanted = sorted((row["picks"] for row in window.page.rows), reverse=True)
     shown = [int(text) for text in column("picks")]
-    assert shown == wanted[: len(shown)] and len(shown) > 8
+    assert shown == wanted[: len(shown)]
+    assert len(shown) > 8
     window.keys('.table-rows th[data-name="picks"] button', Keys.ENTER)
     assert head.get_dom_attribute("aria-sort") == "ascending"
     assert [int(text) for text in column("picks")] == wanted[::-1][: len(shown)]
@@ -347,7 +373,7 @@ def test_the_table_sorts_filters_and_chooses(window: Window) -> None:
     with_warnings = sum(bool(row["warnings"]) for row in window.page.rows)
     assert window.text("#panel-table .note") == f"{with_warnings} of 40"
     window.find("input[name=filter]").send_keys("_0019")
-    assert [text for text in column("name")] == ["FoilHole_7009_Data_1_0019warning"]
+    assert list(column("name")) == ["FoilHole_7009_Data_1_0019warning"]
     window.keys(".table-rows", Keys.ARROW_DOWN)
     window.until(lambda: window.text("#panel-micrograph .note") == "FoilHole_7009_Data_1_0019", "the chosen micrograph")
     assert not window.find("input[name=follow]").is_selected(), "who chose one is not taken away from it"
@@ -369,11 +395,18 @@ def test_maps_are_recoloured_and_tell_values(window: Window) -> None:
     assert len(before) > 4
     Select(window.find("select[name=number]")).select_by_value("carbon_fraction")
     assert colours() != before
-    medians = [np.median([100 * row["quality"]["carbon_fraction"] for row in window.page.rows[i : i + 12]]) for i in (0, 12, 24)]
-    assert max(medians) > 10 and window.text("#panel-maps .colours") == "11.037.0"
+    medians = [
+        np.median([100 * row["quality"]["carbon_fraction"] for row in window.page.rows[i : i + 12]])
+        for i in (0, 12, 24)
+    ]
+    assert max(medians) > 10
+    assert window.text("#panel-maps .colours") == "11.037.0"
     window.keys("canvas.map", Keys.ARROW_RIGHT)
     first = [row["quality"]["carbon_fraction"] for row in window.page.rows[:12]]
-    assert window.text("#panel-maps .value") == f"Grid square 100 (12 micrographs): median carbon (%) {100 * np.median(first):.1f}"
+    assert (
+        window.text("#panel-maps .value")
+        == f"Grid square 100 (12 micrographs): median carbon (%) {100 * np.median(first):.1f}"
+    )
     window.keys("canvas.map", Keys.ENTER)
     window.until(lambda: window.find("select[name=square]").get_property("value") == "100", "its foil holes")
     holes = window.all("canvas.map")[1]
@@ -384,7 +417,9 @@ def test_the_threshold_is_dragged_and_applied(window: Window) -> None:
     page, handle = window.page, window.find(".threshold-handle")
     window.script("arguments[0].scrollIntoView({block: 'center'})", handle)
     ActionChains(window.driver).click_and_hold(handle).move_by_offset(60, 0).release().perform()
-    proposed = window.until(lambda: (at := float(str(handle.get_dom_attribute("aria-valuenow")))) > 0.6 and at, "the line")
+    proposed = window.until(
+        lambda: (at := float(str(handle.get_dom_attribute("aria-valuenow")))) > 0.6 and at, "the line"
+    )
     above = int((page.scores >= proposed).sum())
     window.until(lambda: window.text(".count").startswith(f"{above} picks at"), "circles that follow the line")
     assert [action for action, _, _ in page.acts] == [], "nothing is changed before it is applied"
@@ -392,7 +427,7 @@ def test_the_threshold_is_dragged_and_applied(window: Window) -> None:
     window.until(lambda: page.acts, "the new threshold")
     assert page.acts == [("threshold", {"value": proposed}, "Ada")]
     window.until(lambda: "12 of 40 micrographs" in window.text(".again"), "how far the stored picks are")
-    fetched = ("picks", page.rows[-1]["id"], {})
+    fetched: tuple[str, str, dict[str, str]] = ("picks", page.rows[-1]["id"], {})
     window.until(lambda: page.asked.count(fetched) > 1, "the picks at the new threshold")
     page.threshold, page.rethreshold = 0.5, None
     for row in page.rows:
@@ -420,7 +455,8 @@ def test_a_missed_particle_is_marked_where_it_is_also_when_zoomed(window: Window
     window.click("canvas.field", x, y, shift=True)
     window.until(window.marks, "the mark")
     scale = (small / WHITE**2) ** 0.5
-    assert window.marks()[0]["verdict"] == "right" and window.marks()[0]["id"] == window.page.rows[-1]["id"]
+    assert window.marks()[0]["verdict"] == "right"
+    assert window.marks()[0]["id"] == window.page.rows[-1]["id"]
     assert np.hypot(window.marks()[0]["x"] - centre[0], window.marks()[0]["y"] - centre[1]) < 1.5 / scale
     # The mark is drawn over the square from now on; a click beside it is another one.
     element = window.find("canvas.field")
@@ -436,13 +472,50 @@ def test_a_missed_particle_is_marked_where_it_is_also_when_zoomed(window: Window
     assert scale > 1.4
     ActionChains(window.driver).drag_and_drop_by_offset(element, 25, 35).perform()
     moved = window.white()
-    assert moved is not None and abs(moved[0] - large[0] - 25) < 2 and abs(moved[1] - large[1] - 35) < 2
+    assert moved is not None
+    assert abs(moved[0] - large[0] - 25) < 2
+    assert abs(moved[1] - large[1] - 35) < 2
     away = (-150, 90)
     window.click("canvas.field", moved[0] + away[0], moved[1] + away[1], shift=True)
     window.until(lambda: len(window.marks()) == 2, "the second mark")
     wanted = (centre[0] + away[0] / scale, centre[1] + away[1] / scale)
     second = window.marks()[1]
     assert np.hypot(second["x"] - wanted[0], second["y"] - wanted[1]) < 1.0
+    window.click("canvas.field", moved[0] + away[0], moved[1] + away[1], shift=True)
+    window.until(lambda: len(window.marks()) == 3, "the mark withdrawn")
+    assert window.marks()[2]["verdict"] == "none"
+    ActionChains(window.driver).double_click(element).perform()
+    window.until(
+        lambda: (found := window.white()) and abs(found[2] - small) < 0.2 * small, "the whole micrograph again"
+    )
+
+
+def test_two_fingers_zoom_and_one_moves(window: Window) -> None:
+    def touch(kind: str, *fingers: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(fingers)]
+        window.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    window.script("document.querySelector('input[name=circles]').click()")
+    box = window.script(
+        "const field = document.querySelector('canvas.field'); field.scrollIntoView({block: 'center'});"
+        "return field.getBoundingClientRect().toJSON()"
+    )
+    x, y, small = window.until(window.white, "the white square")
+    cx, cy = box["x"] + x, box["y"] + y
+    touch("touchStart", (cx - 40, cy), (cx + 40, cy))
+    for by in (50, 60, 70, 80):
+        touch("touchMove", (cx - by, cy), (cx + by, cy))
+    touch("touchEnd")
+    found = window.until(lambda: (now := window.white()) and now[2] > 3 * small and now, "the square, larger")
+    assert found[2] == pytest.approx(4 * small, rel=0.15)
+    # Across, the micrograph is narrower than the canvas to begin with, and stays in its middle for a while.
+    assert abs(found[1] - y) < 3
+    touch("touchStart", (cx, cy))
+    for by in (20, 40, 60):
+        touch("touchMove", (cx + by, cy + by))
+    touch("touchEnd")
+    moved = window.until(lambda: (now := window.white()) and now[0] > found[0] + 50 and now, "the square moved")
+    assert abs(moved[0] - found[0] - 60) < 3
 
 
 def test_tiles_of_the_part_in_sight_only(window: Window) -> None:
@@ -472,11 +545,12 @@ def test_review_marks_picks_and_random_misses(window: Window) -> None:
     first = window.text(".question")
     ActionChains(window.driver).send_keys("r").send_keys("y").perform()
     window.until(window.marks, "the mark")
-    assert window.marks()[0]["verdict"] == "right" and "/" in window.marks()[0]["id"]
+    assert window.marks()[0]["verdict"] == "right"
+    assert "/" in window.marks()[0]["id"]
     assert window.text(".question") != first
 
 
-def test_it_stays_small_and_quick_over_300_micrographs_and_5000_rows(shared: Window, tmp_path: Path) -> None:
+def test_it_stays_small_and_quick_over_300_micrographs_and_5000_rows(tmp_path: Path) -> None:
     page = Session(4700, places=False)
     page.told.clear()
     window = Window(tmp_path, page)
@@ -490,7 +564,10 @@ def test_it_stays_small_and_quick_over_300_micrographs_and_5000_rows(shared: Win
         window.until(lambda: window.text("#panel-micrograph .note").endswith("_4999"), "the newest, followed")
         window.until(lambda: "5\u202f000" in window.text("#panel-table .note"), "all rows")
         assert window.script("return document.querySelectorAll('*').length") < 1500
-        began = window.script("const t = performance.now(); document.querySelector('th[data-name=\"picks\"] button').click(); return performance.now() - t")
+        began = window.script(
+            "const began = performance.now(); document.querySelector('th[data-name=picks] button').click();"
+            "return performance.now() - began"
+        )
         assert began < 250, f"sorting 5000 rows took {began:.0f} ms"
         assert window.complaints() == []
     finally:
@@ -499,8 +576,9 @@ def test_it_stays_small_and_quick_over_300_micrographs_and_5000_rows(shared: Win
 
 def test_a_phone_has_no_horizontal_scroll(window: Window) -> None:
     for width in (360, 768):
-        window.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 740, "deviceScaleFactor": 2, "mobile": True})  # fmt: skip
-        window.until(lambda width=width: window.script("return innerWidth") == width, "the small window")
+        phone = {"width": width, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+        window.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        window.until(partial(window.script, "return innerWidth === arguments[0]", width), "the small window")
         time.sleep(0.2)
         assert window.script("return document.documentElement.scrollWidth") == width
     window.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -60,14 +60,12 @@ export class Circles {
     const radius = Math.max(3, ((this.picks?.diameter_px ?? 20) / 2) * view.scale);
     const inside = ([x, y]) => x > -radius && y > -radius && x < view.width + radius && y < view.height + radius;
     for (const picked of [false, true]) {
-      context.setLineDash(picked ? [] : [4, 4]);
       for (let i = 0; i < this.count; i++) {
         if (i === selected || !this.isShown(i) || this.isPick(i) !== picked) continue;
         const at = view.ofPick(this.picks.x[i], this.picks.y[i]);
-        if (inside(at)) circle(context, ...at, radius, this.colour(this.picks.score[i]), (picked ? 2 : 1.5) * line);
+        if (inside(at)) circle(context, ...at, radius, this.colour(this.picks.score[i]), 2 * line, picked ? [] : [5 * line, 4 * line]);
       }
     }
-    context.setLineDash([]);
     if (!this.hidden) this.#signs(context, view, radius, { verdicts, places }, inside);
     if (selected >= 0 && selected < this.count) {
       const at = view.ofPick(this.picks.x[selected], this.picks.y[selected]);
@@ -91,11 +89,10 @@ export class Circles {
   }
 }
 
-function circle(context, x, y, radius, colour, width) {
+function circle(context, x, y, radius, colour, width, dash = []) {
   context.beginPath();
   context.arc(x, y, radius, 0, 2 * Math.PI);
-  // A dark line below keeps bright colours apart from bright ice.
-  stroke(context, colour, width);
+  stroke(context, colour, width, dash);
 }
 
 function diamond(context, x, y, radius) {
@@ -109,13 +106,17 @@ function diamond(context, x, y, radius) {
   stroke(context, "#ffffff", 2);
 }
 
-function stroke(context, colour, width) {
+/** A dark line below keeps bright colours apart from bright ice; it has no gaps, or dashes would look like teeth. */
+function stroke(context, colour, width, dash = []) {
   context.strokeStyle = DARK;
-  context.lineWidth = width + 2;
+  context.lineWidth = width + (dash.length ? 1 : 2);
+  context.setLineDash([]);
   context.stroke();
+  context.setLineDash(dash);
   context.strokeStyle = colour;
   context.lineWidth = width;
   context.stroke();
+  context.setLineDash([]);
 }
 
 function sign(context, x, y, text) {

@@ -12,7 +12,7 @@ import { Tiles } from "./tiles.js";
 import { font, rem } from "./units.js";
 import { View, roundLength } from "./view.js";
 
-const KEPT = 6;
+const KEPT = 4;
 const BAR_REM = 9;
 const SHARPER = 1.15; // tiles are loaded when a pixel of the overview is larger than this many of the screen's
 

@@ -45,8 +45,8 @@ export function mount(root, net, tools) {
   const change = control(net, { what: "micrographs" });
   const streams = flow({ what: "micrographs" });
   const columns = [
-    [look.root, gallery(session, (particle) => look.goTo(particle)).root],
-    [yields(session).root, scores.root, judge.root, waiting(session).root],
+    [look.root, gallery(session, (particle) => look.goTo(particle)).root, waiting(session).root],
+    [yields(session).root, scores.root, judge.root],
     [maps(session).root, table(session).root],
     [change.root, change.log.root, streams.ledger, streams.stages],
   ];

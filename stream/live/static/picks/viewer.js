@@ -19,7 +19,7 @@ export const scoreColour = (score) => colourOf("viridis", 0.3 + 0.7 * score);
 
 /** Builds the panel; `session`, `marks` as in their files, `say(text)` tells a person in passing. */
 export function viewer(session, net, marks, say) {
-  const { root, body, note } = panel("Micrograph", { area: "micrograph" });
+  const { root, head, body, note } = panel("Micrograph", { area: "micrograph" });
   const canvas = el("canvas", { class: "field", tabindex: "0", role: "img", "aria-describedby": "micrograph-help" });
   const parts = controls();
   const view = new Micrograph(
@@ -70,6 +70,7 @@ export function viewer(session, net, marks, say) {
 
   const unlock = lock(net, parts.verdicts, null, () => (view.selected < 0 ? "Select a pick first." : ""));
   parts.bind(view, session, mark);
+  head.append(parts.legend);
   body.append(
     el("div", { class: "mg-main" }, parts.strip, el("div", { class: "field-frame" }, canvas, el("div", { class: "zoom" }, parts.zoom))),
     el("div", { class: "tools-row" }, parts.switches),
@@ -161,7 +162,8 @@ function controls() {
   const count = el("strong", { class: "count" });
   return {
     strip: el("div", { class: "mg-strip", role: "group", "aria-label": "Last micrographs" }),
-    switches: [count, followLabel, circlesLabel, candidatesLabel, addingLabel, el("span", { class: "colours" }, "score 0", legend, "1")],
+    switches: [count, followLabel, circlesLabel, candidatesLabel, addingLabel],
+    legend: el("span", { class: "tools colours" }, "score 0", legend, "1"),
     readout: el("span", { class: "what", "aria-live": "polite" }),
     cursor: el("span", { class: "cursor" }),
     follow,

@@ -3,6 +3,7 @@
 import { chart } from "../charts.js";
 import { INK } from "../colours.js";
 import { el, fmt, panel, setText } from "../dom.js";
+import { rem } from "./units.js";
 
 const LAST = 10;
 const MOST = 1500; // points that are drawn: a trend of more is thinned by medians of neighbours
@@ -56,7 +57,7 @@ export function yields(session) {
   const trend = chart(holder, {
     label: "Picks per micrograph, in order, with the median of the last ten and of the session",
     time: false,
-    height: 190,
+    height: Math.round(12 * rem()),
     xLabel: "micrograph",
     xText: fmt.count,
     axes: { left: { label: "picks", text: fmt.count } },
