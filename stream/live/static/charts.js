@@ -5,7 +5,8 @@
 //     time: true,          x is Unix seconds (false: a number, axis label xLabel, text xText(value))
 //     height: 220,         CSS pixels, the width follows the parent; "fill": as high as the parent's room (at least 16 rem)
 //     axes: {left: {label, text(value), range}, right: {…}},     right may be left out; range(min, max) -> [low, high]
-//     series: [{label, colour, axis: "left", width: 2, dash: [6, 4], dots: 0, text(value, i, columns), legend: true}],
+//     series: [{label, colour, axis: "left", width: 2, dash: [6, 4], dots: 0, text(value), legend: true}],   `whole(i, columns)`
+//                          instead of text: the legend of point i from all columns (columns[0] is x)
 //     bands: [[high, low, "rgba(…)"]],          series numbers (0 is the first of `series`) between which is filled
 //     marks: () => [{x, text}],                 upright lines (threshold or model changed)
 //   })
@@ -21,6 +22,7 @@ import { INK } from "./colours.js";
 
 const short = (x) => (Math.abs(x) >= 1000 ? fmt.count(x) : String(Number(x.toPrecision(3))));
 const fontOf = () => `${Math.round(0.72 * parseFloat(getComputedStyle(document.documentElement).fontSize))}px system-ui, sans-serif`;
+const sideSize = () => 4.6 * parseFloat(fontOf());
 
 function axis({ label = "", text = short } = {}, more = {}) {
   const font = fontOf();
@@ -34,23 +36,24 @@ function axis({ label = "", text = short } = {}, more = {}) {
 }
 
 function clockAxis() {
-  const made = axis({}, { space: 80 });
+  const made = axis({}, { space: 6.5 * parseFloat(fontOf()), size: 2.4 * parseFloat(fontOf()) });
   made.values = (_, splits, __, ___, step) => splits.map((t) => (step >= 60 ? fmt.clock(t).slice(0, 5) : fmt.clock(t)));
   return made;
 }
 
 // The value of a series under the mouse, else its last one.
-function told(text) {
+function told(text, whole) {
   return (plot, _, series, i) => {
     const at = i ?? plot.data[0].length - 1;
-    return at < 0 ? "–" : text(plot.data[series][at], at, plot.data);
+    if (at < 0) return "–";
+    return whole ? whole(at, plot.data) : text(plot.data[series][at]);
   };
 }
 
 function line(given) {
   return {
     label: given.label, scale: given.axis ?? "left", stroke: given.colour, width: given.width ?? 2, dash: given.dash,
-    class: given.legend === false ? "unnamed" : undefined, spanGaps: false, value: told(given.text ?? fmt.number),
+    class: given.legend === false ? "unnamed" : undefined, spanGaps: false, value: told(given.text ?? ((x) => fmt.number(x)), given.whole),
     paths: given.dots ? () => null : undefined,
     points: given.dots ? { show: true, size: given.dots, fill: given.colour, width: 0 } : { show: false },
   };
@@ -82,14 +85,14 @@ function ranged(axisGiven) {
 function options(given, size) {
   const time = given.time ?? true;
   const axes = given.axes ?? {};
-  const right = axes.right ? [axis(axes.right, { scale: "right", side: 1, grid: { show: false }, size: 58 })] : [];
+  const right = axes.right ? [axis(axes.right, { scale: "right", side: 1, grid: { show: false }, size: sideSize() })] : [];
   const xText = given.xText ?? fmt.number;
   return {
     ...size,
     legend: { live: true, markers: { width: 3 } },
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     scales: { x: { time }, left: ranged(axes.left), ...(axes.right ? { right: ranged(axes.right) } : {}) },
-    axes: [time ? clockAxis() : axis({ label: given.xLabel, text: xText }), axis(axes.left, { scale: "left", size: 58 }), ...right],
+    axes: [time ? clockAxis() : axis({ label: given.xLabel, text: xText }), axis(axes.left, { scale: "left", size: sideSize() }), ...right],
     series: [{ label: time ? "time" : given.xLabel ?? "", value: told((x) => (time ? fmt.clock(x) : xText(x))) }, ...given.series.map(line)],
     bands: (given.bands ?? []).map(([high, low, fill]) => ({ series: [high + 1, low + 1], fill })),
     hooks: given.marks ? { draw: [(plot) => drawMarks(plot, given.marks)] } : {},

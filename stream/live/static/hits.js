@@ -17,7 +17,10 @@ const HOUR = 3600;
 const SPANS = [["1 min", 60], ["10 min", 600], ["1 h", HOUR]];
 const GROUPS = { accepted: "accepted", rejected: "rejected", random_miss: "random miss" };
 
-const plain = (value) => (typeof value === "number" ? fmt.number(value, 4) : typeof value === "object" && value !== null ? JSON.stringify(value) : String(value));
+function plain(value) {
+  if (typeof value === "number") return Number.isInteger(value) ? String(value) : fmt.number(value, 4); // an identifier stays whole
+  return typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
+}
 
 // What a frame's head says, as lines of the viewer: probabilities by class, then everything else by its own name.
 export function frameFacts(head, labels = []) {
@@ -80,10 +83,10 @@ class Curve {
     this.panel.head.append(el("span", { class: "tools", role: "group", "aria-label": "Span of the curve" }, this.buttons));
     this.curve = chart(this.panel.body, {
       label: "Hit rate with its 95 % interval, and frames per second, over time", height: "fill",
-      axes: { left: { text: (x) => `${Number((100 * x).toPrecision(3))} %` }, right: { text: (x) => fmt.number(x) } },
+      axes: { left: { text: (x) => `${Number((100 * x).toPrecision(3))} %` }, right: {} },
       series: [
         { label: "high", colour: "transparent", width: 0, legend: false }, { label: "low", colour: "transparent", width: 0, legend: false },
-        { label: "hit rate (left)", colour: INK.accepted, width: 2.5, text: (x, i, columns) => fmt.estimate([x, columns[2][i], columns[1][i]]) },
+        { label: "hit rate (left)", colour: INK.accepted, width: 2.5, whole: (i, [, high, low, rate]) => fmt.estimate([rate[i], low[i], high[i]]) },
         { label: "frames/s (right)", colour: INK.speed, axis: "right", dash: [6, 4], width: 1.5 },
       ],
       bands: [[0, 1, INK.band]],

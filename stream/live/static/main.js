@@ -164,13 +164,15 @@ async function mount(me) {
   net.on("snapshot", (snapshot) => !glanced && !document.hidden && glance(usualTiles(snapshot)));
 }
 
-let mounted = false;
+let mounted = "";
 net.on("me", (me) => {
   if (me.needs_sign_in && !me.signed_in) return ask({ must: true });
-  if (mounted) return undefined;
-  mounted = true;
+  if (mounted === me.beamline) return undefined;
+  if (mounted) return location.reload(); // another daemon listens there now
+  mounted = me.beamline;
   return void mount(me);
 });
+net.on("sleep", () => (document.title = "beamsieve (asleep in a hidden tab)"));
 
 const token = tokenOfAddress();
 top();

@@ -2,7 +2,7 @@
 //
 //   const p = powder(net);  parent.append(p.root);  p.update(snapshot)     data-area="powder"
 //
-// One fetch at a time, at most every two seconds, and no more than a tenth of the time is spent fetching: over a slow line
+// One fetch at a time, at most every two seconds, and no more than a sixth of the time is spent fetching: over a slow line
 // the pictures come less often, and the rest of the page stays quick.
 
 import { el, fmt, onScreen, panel, setText } from "./dom.js";
@@ -87,7 +87,7 @@ class Powder {
       setText(this.said, `The powder was not fetched: ${error.message}`);
     } finally {
       this.busy = false;
-      this.next = performance.now() + Math.max(1000 * EVERY_S - 100, 10 * (performance.now() - began));
+      this.next = performance.now() + Math.max(1000 * EVERY_S - 100, 5 * (performance.now() - began));
     }
   }
 }

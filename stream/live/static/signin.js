@@ -34,7 +34,7 @@ export function tokenOfAddress() {
 
 export function signIn(net) {
   const token = el("input", { type: "password", name: "token", autocomplete: "current-password", required: true });
-  const name = el("input", { type: "text", name: "name", autocomplete: "name", maxlength: "40", required: true });
+  const name = el("input", { type: "text", name: "name", autocomplete: "username", maxlength: "40", required: true });
   const said = el("p", { class: "said", role: "alert" });
   const enter = el("button", { type: "submit", class: "primary", text: "Sign in" });
   const leave = el("button", { type: "button", text: "Only look", onclick: () => dialog.close() });
@@ -59,6 +59,7 @@ export function signIn(net) {
     }
   });
   document.body.append(dialog);
+  net.on("me", (me) => me.signed_in && dialog.open && dialog.close());
   return (given = {}) => {
     must = given.must ?? false;
     leave.hidden = must;
@@ -72,10 +73,11 @@ export function signIn(net) {
 
 export async function enter(net, ask, token) {
   const name = nameKept();
-  if (!name) return ask({ token });
+  const must = net.me?.needs_sign_in ?? false;
+  if (!name) return ask({ token, must });
   try {
     return await net.signIn(token, name);
   } catch (error) {
-    return ask({ token, said: `Not signed in: ${error.message}.` });
+    return ask({ token, must, said: `Not signed in: ${error.message}.` });
   }
 }

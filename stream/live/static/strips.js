@@ -27,7 +27,8 @@ class Strip {
   }
 
   held() {
-    return this.row.matches(":hover, :focus-within");
+    const pointed = matchMedia("(hover: hover)").matches && this.row.matches(":hover"); // a tapped place stays "hovered"
+    return pointed || this.row.querySelector(":focus-visible") !== null;
   }
 
   take(picture) {
