@@ -14,7 +14,7 @@ from beamsieve.stream.flow.rates import wilson
 from beamsieve.stream.live.common import Common
 from beamsieve.stream.live.scores import BINS, PART_S, PARTS, Scores
 from beamsieve.stream.live.window import HOUR, Window
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 STEPS = st.lists(
@@ -117,6 +117,7 @@ def test_what_if_is_what_the_verdicts_would_be(frames: list[tuple[float, bool, i
 
 
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=30))
+@example([200, 3, 400])
 def test_bins_of_lit_pixels_grow_and_lose_nothing(lit: list[int]) -> None:
     scores = Scores(lit=True)
     for n in lit:
