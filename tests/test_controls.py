@@ -176,6 +176,7 @@ def made(folder: Path, levers: Fake) -> tuple[Control, Metrics]:
 def test_everything_a_person_changes_is_found_again_after_a_restart(tmp_path: Path) -> None:
     levers = Fake()
     control, metrics = made(tmp_path, levers)
+    control.restore()
     control.act("candidate", {"bundle": "two"}, BY)
     assert control.state()["candidate"]["bundle"] == "two"
     control.act("promote", {}, BY)

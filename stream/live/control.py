@@ -70,7 +70,6 @@ class Control:
 
     def __init__(self, levers: Levers, metrics: Metrics, changes: Changes) -> None:
         self._levers, self._metrics, self._changes = levers, metrics, changes
-        metrics.operation.threshold = lambda: levers.threshold()["value"]
         self._trial: Trial | None = None
         self._loading = ""
         self._error: tuple[str, str] | None = None
@@ -123,6 +122,8 @@ class Control:
         title = self._changes.standing("run")
         if title is not None:
             self._again(title, lambda value: self._levers.new_run(str(value), now=False))
+        # Told only now: until here it was one that nothing was judged by.
+        self._metrics.operation.threshold = lambda: self._levers.threshold()["value"]
 
     def _again(self, change: JSON, do: Callable[[Any], None]) -> None:
         try:
