@@ -28,11 +28,13 @@ from beamsieve.stream.live import sampling
 from beamsieve.stream.live.latest import Latest
 from beamsieve.stream.live.maps import place_of
 from beamsieve.stream.live.marks import Marks
+from beamsieve.stream.live.micrographs import above
 from beamsieve.stream.live.overview import binned, factor_for, grey, levels, view_of
 from beamsieve.stream.live.page import JSON, Blob, Refused
 from beamsieve.stream.live.sampling import offer
 from beamsieve.stream.live.schema import COMMON, CONTROLS, MAYBE, NUMBER, TEXT, problems_of
 from beamsieve.stream.live.shelf import Shelf
+from beamsieve.stream.live.strips import Strips
 from beamsieve.stream.sinks.picks import again
 from beamsieve.stream.sinks.picks.micrograph import PickedMicrograph
 from beamsieve.stream.sinks.picks.settings import PickSettings
@@ -283,6 +285,14 @@ def test_what_if_is_what_picking_again_would_give(session: Session) -> None:
     assert trend["per_hour"] == pytest.approx(6 / (7 * 30.0 / 3600))
 
 
+def test_a_score_at_the_threshold_is_a_pick() -> None:
+    scores = np.array([0.1, 0.35, 0.35, 0.7], np.float32)
+    candidates = Candidates(scores, scores, scores, scores)
+    for threshold in (0.1, 0.35, 0.7, 0.71):
+        assert above(scores, [threshold])[0] == candidates.picked(threshold).sum()
+    assert above(scores, [0.1, 0.35, 0.7, 0.71]).tolist() == [4, 3, 1, 0]
+
+
 def test_run_counts_begin_anew_with_a_run(session: Session) -> None:
     page = session.page
     page.watch.start(RunStart("session"))
@@ -320,6 +330,11 @@ def test_rows_are_bounded_and_those_that_leave_stay_in_the_totals(tmp_path: Path
     assert snapshot["yield"]["particles"] == sum(int(one.picked.sum()) for one in found)
     at = snapshot["what_if"]["threshold"].index(0.505)
     assert snapshot["what_if"]["picks"][at] == sum(int(one.candidates.picked(0.505, BAND).sum()) for one in found)
+    # Those that left are not read back in, only to leave and be counted once more.
+    session.page.stored.scan()
+    assert session.page.snapshot()["yield"] == snapshot["yield"]
+    session.page.refreshed(0.505)
+    assert session.page.snapshot()["yield"]["particles"] == snapshot["what_if"]["picks"][at]
     session.close()
 
 
@@ -435,6 +450,7 @@ def test_binning_takes_means(dtype: Any, factor: int) -> None:
     ny, nx = 101 // factor, 64 // factor
     wanted = data[: ny * factor, : nx * factor].astype(float).reshape(ny, factor, nx, factor).mean((1, 3))
     np.testing.assert_allclose(binned(data, factor), wanted, rtol=1e-5)
+    np.testing.assert_allclose(binned(data[:2], 3), data[:2, :63].astype(float).reshape(2, 21, 3).mean((0, 2))[None])
     assert factor_for((4096, 4095), 2048) == 2
     assert factor_for((4097, 10), 2048) == 3
 
@@ -554,6 +570,30 @@ def test_every_browser_gets_what_it_has_not_had(session: Session) -> None:
         assert len(base64.b64decode(picture["pixels"])) == picture["w"] * picture["h"]
 
 
+def test_a_picture_that_comes_again_takes_its_place() -> None:
+    strips = Strips({"particle": 3})
+    for name, grey_level in (("a", 1), ("b", 2), ("a", 3)):
+        strips.add("particle", np.full((2, 3), grey_level, np.uint8), {"id": name})
+    assert strips.ids("particle") == ["b", "a"]
+    found = [json.loads(picture.encoded) for picture in strips.after(0)]
+    assert [(one["id"], one["w"], one["h"], base64.b64decode(one["pixels"])) for one in found] == [
+        ("b", 3, 2, bytes([2] * 6)),
+        ("a", 3, 2, bytes([3] * 6)),
+    ]
+
+
+def test_picks_of_another_revision_are_not_shown(session: Session) -> None:
+    row = session.write(micrograph(1), image(1))
+    later = session.again()
+    later.stored.scan()
+    elsewhere = session.again()
+    session.write(micrograph(1, revision=1), image(2), elsewhere)
+    assert later.table.get(row) is not None
+    assert later.blob("picks", row, {}) is None
+    with pytest.raises(Refused, match="not stored"):
+        later.act("mark", {"marks": [{"id": f"{row}/1", "verdict": "right"}]}, "ada")
+
+
 def test_particles_are_shown_as_dark_as_in_the_micrograph(session: Session) -> None:
     data = image(1)
     found = micrograph(1)
@@ -621,6 +661,7 @@ def test_marks_of_offered_pictures_are_a_sample_and_others_by_hand(session: Sess
         ("random_miss", (40 - picks) / 5),
     }
     assert session.page.snapshot()["review"]["waiting"] == 10
+    assert [picture["review"] for picture in pictures(session.page, "particle")][-5:] == [True] * 5
     verdicts = [{"id": picture["id"], "verdict": "right"} for picture in offered]
     volunteered = next(p["id"] for p in pictures(session.page, "particle") if not p["review"])
     done = session.page.act("mark", {"marks": [*verdicts, {"id": volunteered, "verdict": "wrong"}]}, "ada")
@@ -648,16 +689,29 @@ def test_marks_of_offered_pictures_are_a_sample_and_others_by_hand(session: Sess
 
 
 @pytest.mark.usefixtures("everything_offered")
-def test_estimates_follow_a_threshold_that_is_moved(session: Session) -> None:
+def test_estimates_follow_a_threshold_that_is_moved(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MOST_PICKS", "MOST_MISSES"):
+        monkeypatch.setattr(sampling, name, 40)
     session.page.open()
-    session.write(micrograph(1), image(1))
+    found = micrograph(1)
+    row = session.write(found, image(1))
     drawn(session.page)
-    offered = [p["id"] for p in pictures(session.page) if p.get("review")]
-    session.page.act("mark", {"marks": [{"id": name, "verdict": "right"} for name in offered]}, "ada")
-    before = session.page.snapshot()["review"]["recall"]["value"]
-    session.page.act("threshold", {"value": 0.9}, "ada")
-    after = session.page.snapshot()["review"]["recall"]
-    assert after is None or after["value"] < before
+    # Every candidate is marked, the first of each ten as wrong: what is estimated must be so.
+    truth = np.arange(40) % 10 != 0
+    marks = [{"id": f"{row}/{n}", "verdict": "right" if truth[n] else "wrong"} for n in range(40)]
+    session.page.act("mark", {"marks": marks}, "ada")
+    # Someone who goes looking for bad ones must not make the estimates worse.
+    session.page.act("mark", {"marks": [{"id": row, "verdict": "wrong", "x": 40, "y": 40}]}, "ada")
+    for threshold in (0.5, 0.8, 0.3):
+        session.page.act("threshold", {"value": threshold}, "ada")
+        picked = found.candidates.picked(threshold, BAND)
+        review = session.page.snapshot()["review"]
+        assert review["purity"]["value"] == pytest.approx((picked & truth).sum() / picked.sum())
+        assert review["recall"]["value"] == pytest.approx((picked & truth).sum() / truth.sum())
+        what_if = session.page.snapshot()["what_if"]
+        assert what_if["recall"][0][0] == pytest.approx(
+            (found.candidates.picked(0.1, BAND) & truth).sum() / truth.sum()
+        )
 
 
 def test_places_name_the_nearest_candidate_or_themselves(session: Session) -> None:
@@ -689,6 +743,7 @@ def test_places_name_the_nearest_candidate_or_themselves(session: Session) -> No
     mark("none", x + 19, y)
     mark("none", x + 3, y)
     mark("none", x + 20, y - 18)
+    assert len((session.base / "out" / "marks.jsonl").read_text().splitlines()) == 6
     assert truths() == {f"{row}/{x + 20:.0f},{y + 20:.0f}": False}
     missed = Marks(session.base / "out").latest()[f"{row}/{x + 20:.0f},{y + 20:.0f}"]
     assert (missed.extra["group"], missed.accepted, np.isnan(missed.score)) == ("by_hand", False, True)
@@ -823,7 +878,7 @@ def test_a_shelf_keeps_what_was_asked_for_last() -> None:
     shelf.put("d", np.zeros(10, np.uint8))
     assert [name in shelf for name in "abcd"] == [True, False, True, True]
     shelf.put("e", np.zeros(31, np.uint8))
-    assert "e" not in shelf
+    assert [name in shelf for name in "abcde"] == [True, False, True, True, False]
     shelf.put("a", np.zeros(25, np.uint8))
     assert [name in shelf for name in "abcd"] == [True, False, False, False]
     assert shelf.nbytes == 25
