@@ -302,6 +302,8 @@ def test_a_blob_with_its_head(web: httpx.Client) -> None:
     }
     gone = web.get("/live/blob/frame/8")
     assert (gone.status_code, gone.json()) == (404, {"error": "no longer kept, or never there"})
+    head = web.head("/live/blob/large/3000000")
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", "3000000")
     large = web.get("/live/blob/large/3000000")
     assert large.content == b"x" * 3_000_000
     assert large.headers["cache-control"] == "no-store"

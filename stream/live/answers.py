@@ -152,7 +152,7 @@ class Site:
         if self._facts is None or self._facts_made < max(self.hub.looked, now - self._limits.tick_s):
             self._facts_made = now
             self._facts = asyncio.create_task(self._reads.do(lambda: encode(self._page.facts())))
-        body = await self._asked("facts", asyncio.shield(self._facts))
+        body = await self._asked("facts", self._facts)
         return Response(body, media_type="application/json")
 
     async def events(self, request: Request) -> Response:
