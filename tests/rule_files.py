@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +35,23 @@ class Rule:
     said: Mapping[str, Any]
 
 
-def rules(name: str) -> list[Rule]:
+@cache
+def rules(name: str) -> tuple[Rule, ...]:
     """The rules of a file in deploy/prometheus/rules."""
     groups = yaml.safe_load((RULES / name).read_text())["groups"]
-    return [
+    return tuple(
         Rule(rule.get("record") or rule["alert"], group["name"], rule["expr"], "record" in rule, rule)
         for group in groups
         for rule in group["rules"]
-    ]
+    )
 
 
-def records() -> list[Rule]:
+def records() -> tuple[Rule, ...]:
     """The recording rules."""
     return rules("beamsieve.yml")
 
 
-def alerts() -> list[Rule]:
+def alerts() -> tuple[Rule, ...]:
     """The alerts."""
     return rules("alerts.yml")
 
@@ -64,14 +66,15 @@ def selectors_in(expr: str) -> set[str]:
     return set(_SELECTOR.findall(expr))
 
 
-def product_metrics() -> set[str]:
+@cache
+def product_metrics() -> frozenset[str]:
     """Every metric that the reference documents, with the series that a histogram has."""
     found: set[str] = set()
     for line in REFERENCE.read_text().splitlines():
         if match := re.match(r"\| `(beamsieve_[a-z_]+)`( \+ `_bucket`)?", line):
             name, histogram = match.groups()
             found |= {f"{name}{end}" for end in ("_bucket", "_sum", "_count")} if histogram else {name}
-    return found
+    return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,19 @@ class Case:
     group: str
 
 
-def cases() -> Iterator[Case]:
+@cache
+def cases() -> tuple[Case, ...]:
     """Every check in deploy/prometheus/tests."""
+    found: list[Case] = []
     for path in TESTS:
         for group in yaml.safe_load(path.read_text())["tests"]:
             where = f"{path.name}: {group['name']}"
-            for one in group.get("promql_expr_test", ()):
-                yield Case(one["expr"], one["eval_time"], tuple(one.get("exp_samples", ())), False, where)
-            for one in group.get("alert_rule_test", ()):
-                yield Case(one["alertname"], one["eval_time"], tuple(one.get("exp_alerts", ())), True, where)
+            found += [
+                Case(one["expr"], one["eval_time"], tuple(one.get("exp_samples", ())), False, where)
+                for one in group.get("promql_expr_test", ())
+            ]
+            found += [
+                Case(one["alertname"], one["eval_time"], tuple(one.get("exp_alerts", ())), True, where)
+                for one in group.get("alert_rule_test", ())
+            ]
+    return tuple(found)

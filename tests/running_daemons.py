@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
@@ -157,7 +157,7 @@ def picks_settings(directory: Path) -> dict[str, Any]:
     }
 
 
-def shots() -> list[tuple[np.ndarray[Any, Any], dict[str, Any]]]:
+def shots() -> list[tuple[np.ndarray[Any, Any], Mapping[str, Any]]]:
     """Simulated shots of 128 x 128 pixels, a third of them with one particle."""
     spec = FrameSpec(hits=0.34, multiples=0.0, size=SIDE, pool=2, seed=7)
     return list(islice(simulated(spec), SHOTS))
