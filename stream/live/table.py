@@ -85,7 +85,11 @@ class Table:
     def moved(self, threshold: float, when: float) -> None:
         """Give every row of ``model`` this threshold; the bands stay. ``when``: Unix seconds."""
         before = self._now()
-        mine = [one for one in before.rows if one.micrograph.model == before.model]
+        mine = [
+            one for one in before.rows if one.micrograph.model == before.model and one.micrograph.threshold != threshold
+        ]
+        if not mine:
+            return
         # Thousands of rows take a while, and the sinks' thread must not wait so long for the lock.
         moved = {one.micrograph.id: (one, one.moved(threshold, when)) for one in mine}
         with self._lock:
@@ -93,7 +97,7 @@ class Table:
                 was, becomes = moved.get(row_id, (None, one))
                 if was is one:
                     self._rows[row_id] = becomes
-                elif one.micrograph.model == self.model:
+                elif one.micrograph.model == self.model and one.micrograph.threshold != threshold:
                     self._rows[row_id] = one.moved(threshold, when)
             self._left = self._left.at(threshold, self._grid)
             self._moment = None
