@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "missing": "numbers that were skipped: lost before they reached us, or taken by another receiver",
         "no_end": "a series was over without an end message",
         "no_folder_events": "the system gives no events of the folder; it is looked into every `source.poll_s`",
+        "not_kept": "hits that were judged while a person had paused writing",
         "no_pulses": "a train without pulses, or with none of those selected",
         "restart": "the sender began again, with numbers we had seen",
         "resumed": "a series that was thought to be over went on",
@@ -193,6 +195,10 @@ def specimen() -> Metrics:
     seen.dropped("full", 1)
     seen.event("missing")
     seen.stage("source").starved(1.0)
+    seen.operation.threshold = lambda: 0.5
+    seen.operation.free_bytes = lambda: 1e12
+    seen.operation.run("1", "lysozyme, jet 2")
+    seen.operation.shadowed(product((True, False), repeat=2))
     return seen
 
 
