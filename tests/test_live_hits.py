@@ -252,7 +252,7 @@ def test_pictures_show_what_the_model_saw(bench: Bench) -> None:
 )
 def test_a_whole_frame_is_sent_as_it_is_stored(bench: Bench, dtype: str, sent: str) -> None:
     data = np.arange(480).reshape(20, 24).astype(dtype) // 2
-    info = {f"name{i}": "x" * 200 for i in range(200)} | {"exposure": math.nan}
+    info = {"exposure": math.nan} | {f"name{i}": "x" * 200 for i in range(200)}
     bench.write(judged(7, 0.95, data=data, info=info))
     blob = bench.page.blob("frame", bench.pictures()["r:7"]["id"], {})
     np.testing.assert_array_equal(array(blob), data)
@@ -267,7 +267,9 @@ def test_a_whole_frame_is_sent_as_it_is_stored(bench: Bench, dtype: str, sent: s
 def test_large_counts_and_large_frames_are_sent_smaller(bench: Bench) -> None:
     data = np.zeros((20, 4100), np.uint32)
     data[:2] = 1 << 31
-    bench.write(judged(1, 0.95, data=data))
+    bench.write(judged(1, 0.95, data=data), judged(2, 0.95, data=data[:, :24]))
+    small = array(bench.page.blob("frame", bench.pictures()["r:2"]["id"], {}))
+    assert (small.dtype, small[0, 0]) == (np.dtype("f4"), 1 << 31), "no int32 holds it"
     blob = bench.page.blob("frame", bench.pictures()["r:1"]["id"], {})
     sent = array(blob)
     assert blob is not None

@@ -18,7 +18,7 @@ from beamsieve.stream.live.page import Picture
 from beamsieve.stream.live.powder import Powder
 from beamsieve.stream.live.shots import REMEMBERED, SHOT_BYTES, SHOWN, Shot, Shots
 from beamsieve.stream.live.thumbs import block_means, fitting, thumbnail
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 Array = npt.NDArray[Any]
@@ -136,14 +136,16 @@ def test_views_outlive_the_frames_and_are_bounded_as_well() -> None:
     _, results = burst(2, (512, 512), hits=[0])
 
     def render(shot: Shot, frame: Frame) -> tuple[Array, Picture]:
-        return frame.data[:16, :16].copy(), Picture(shot.seq, b"{}")
+        return frame.data[:64, :64].copy(), Picture(shot.seq, b"{}")
 
     for second in range(100):
         shots.offer(float(second), results)
         shots.pictures(0, render)
-    old = shots.get("a-9")
-    assert old is not None
-    assert (old.frame, old.view is not None) == (None, True)
+    late = shots.get("a-150")
+    assert late is not None
+    assert (late.frame, late.view is not None) == (None, True)
+    views = [shot.view.nbytes for known in shots._known.values() for shot in known.values() if shot.view is not None]
+    assert (1 << 19) < sum(views) <= 1 << 20
     assert shots.nbytes <= 5 * (1 << 20)
 
 
@@ -319,6 +321,7 @@ def test_the_powder_holds_on_to_no_burst() -> None:
 # Small pictures
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.randoms(use_true_random=False))
 def test_block_means_are_the_means_of_blocks(ny: int, nx: int, factor: int, random: Any) -> None:
     image = np.array([[random.choice([0.0, 1.0, 7.0, np.nan]) for _ in range(nx)] for _ in range(ny)])

@@ -14,7 +14,7 @@ from beamsieve.stream.flow.rates import wilson
 from beamsieve.stream.live.common import Common
 from beamsieve.stream.live.scores import BINS, PART_S, PARTS, Scores
 from beamsieve.stream.live.window import HOUR, Window
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 STEPS = st.lists(
@@ -28,6 +28,7 @@ def by_name(windows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {window["name"]: window for window in windows}
 
 
+@settings(deadline=None)
 @given(STEPS, st.floats(0, 5000), st.floats(0, 20))
 def test_every_window_and_the_points_add_up_to_what_was_counted(
     steps: list[tuple[float, int, int]], began: float, later: float
@@ -98,6 +99,7 @@ def test_the_ring_forgets_an_hour_ago() -> None:
     assert by_name(window.windows(1.5 + HOUR))["run"]["shots"] == 2
 
 
+@settings(deadline=None)
 @given(SCORES, st.floats(1, 20))
 def test_what_if_is_what_the_verdicts_would_be(frames: list[tuple[float, bool, int]], seconds: float) -> None:
     scores = Scores()
@@ -116,6 +118,7 @@ def test_what_if_is_what_the_verdicts_would_be(frames: list[tuple[float, bool, i
     assert len(shown["edges"]) == BINS + 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=30))
 @example([200, 3, 400])
 def test_bins_of_lit_pixels_grow_and_lose_nothing(lit: list[int]) -> None:
