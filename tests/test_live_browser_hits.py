@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,11 +36,15 @@ pytestmark = pytest.mark.skipif(
 TOKEN = "a-token-of-this-test-only"
 LABELS = ["0", "1", "2", "3", "4+"]
 BASE = 1_760_000_000.0
-LOGISTIC = np.linspace(0, 1, 41)
+VIOLATIONS = (
+    "window.violations = []; addEventListener('securitypolicyviolation',"
+    " (event) => violations.push(event.violatedDirective + ' ' + event.blockedURI));"
+)
+GRID = np.linspace(0, 1, 41)
 
 
 class FakeHits:
-    """A page as the contract asks, with simulated diffraction; each snapshot is a second later. Remembers what is asked."""
+    """A page as the contract asks, with simulated diffraction. Each snapshot is a second later."""
 
     beamline = "xfel_hits"
 
@@ -53,6 +58,7 @@ class FakeHits:
         self.problems: list[str] = []
         self.threshold = 0.5
         self.paused = False
+        self.blind = False
         self.candidate: JSON | None = None
         self.changes: list[JSON] = []
         self.tick = 0
@@ -82,12 +88,16 @@ class FakeHits:
         return {"edges": edges, "accepted": accepted, "rejected": counts - accepted, "seconds": 600}
 
     def what_if(self) -> JSON:
-        kept = 30 * (1 - LOGISTIC) ** 0.5
-        purity = [[p, max(0.0, p - 0.06), min(1.0, p + 0.04)] for p in 0.55 + 0.43 * LOGISTIC]
-        recall = [None if t > 0.97 else [r, r - 0.08, r + 0.02] for t, r in zip(LOGISTIC, 1 - LOGISTIC**3, strict=True)]
+        kept = 30 * (1 - GRID) ** 0.5
+        purity = [[p, max(0.0, p - 0.06), min(1.0, p + 0.04)] for p in 0.55 + 0.43 * GRID]
+        recall = [None if t > 0.97 else [r, r - 0.08, r + 0.02] for t, r in zip(GRID, 1 - GRID**3, strict=True)]
         return {
-            "threshold": LOGISTIC, "kept_per_s": kept, "bytes_per_s": kept * 2.1e6, "purity": purity, "recall": recall,
-        }  # fmt: skip
+            "threshold": GRID,
+            "kept_per_s": kept,
+            "bytes_per_s": kept * 2.1e6,
+            "purity": purity,
+            "recall": recall,
+        }
 
     def snapshot(self) -> JSON:
         self.tick += 1
@@ -96,33 +106,96 @@ class FakeHits:
         accepted, failed, dropped, working = int(read * 0.121), 12, 431, 6
         rate = self.point(i)
         windows = [
-            {"name": name, "seconds": s, "hits": int(s * 118 * rate["rate"]), "shots": s * 118,
-             "rate": rate["rate"] + shift, "low": rate["rate"] + shift - width, "high": rate["rate"] + shift + width}
-            for name, s, width, shift in [("10 s", 10, 0.019, 0), ("1 min", 60, 0.008, 0.004), ("10 min", 600, 0.0024, 0.01), ("run", 7200, 0.0007, 0.001)]
-        ]  # fmt: skip
+            {
+                "name": name,
+                "seconds": s,
+                "hits": int(s * 118 * rate["rate"]),
+                "shots": s * 118,
+                "rate": rate["rate"] + shift,
+                "low": rate["rate"] + shift - width,
+                "high": rate["rate"] + shift + width,
+            }
+            for name, s, width, shift in [
+                ("10 s", 10, 0.019, 0),
+                ("1 min", 60, 0.008, 0.004),
+                ("10 min", 600, 0.0024, 0.01),
+                ("run", 7200, 0.0007, 0.001),
+            ]
+        ]
         return {
-            "time": BASE + i, "beamline": self.beamline, "ready": not self.problems, "problems": self.problems,
+            "time": BASE + i,
+            "beamline": self.beamline,
+            "ready": not self.problems,
+            "problems": self.problems,
             "uptime_s": 7200 + i,
-            "counts": {"read": read, "accepted": accepted, "rejected": read - accepted - failed - dropped - working,
-                       "failed": failed, "dropped": dropped, "in_flight": working},
-            "losses": [{"kind": "dropped", "reason": "full", "count": 431}, {"kind": "failed", "reason": "cannot decompress", "count": 12}],
-            "speed": {"frames_per_s": rate["frames_per_s"], "bytes_per_s": 2.47e8}, "latency_s": {"median": 0.0143, "p99": 0.071},
-            "stages": [{"name": "source", "busy": 0.31, "starved": 0.52, "blocked": 0.17}, {"name": "decode", "busy": 0.44, "starved": 0.26, "blocked": 0.3},
-                       {"name": "model", "busy": 0.96, "starved": 0.04, "blocked": 0.0}, {"name": "decide", "busy": 0.03, "starved": 0.97, "blocked": 0.0},
-                       {"name": "sinks", "busy": 0.22, "starved": 0.78, "blocked": 0.0}],
-            "bottleneck": "model", "queues": [{"name": "decoded", "depth": 41, "size": 64}, {"name": "batches", "depth": 1, "size": 1}, {"name": "results", "depth": 3, "size": 256}],
-            "scores": self.scores(), "what_if": self.what_if(),
-            "review": {"right": 31, "wrong": 4, "waiting": 17, "purity": {"value": 0.92, "low": 0.81, "high": 0.97, "n": 25}, "recall": None},
-            "threshold": {"value": self.threshold, "configured": 0.5, "card": 0.42, "floor": 0.0},
+            "counts": {
+                "read": read,
+                "accepted": accepted,
+                "rejected": read - accepted - failed - dropped - working,
+                "failed": failed,
+                "dropped": dropped,
+                "in_flight": working,
+            },
+            "losses": [
+                {"kind": "dropped", "reason": "full", "count": 431},
+                {"kind": "failed", "reason": "cannot decompress", "count": 12},
+            ],
+            "speed": {"frames_per_s": rate["frames_per_s"], "bytes_per_s": 2.47e8},
+            "latency_s": {"median": 0.0143, "p99": 0.071},
+            "stages": [
+                {"name": "source", "busy": 0.31, "starved": 0.52, "blocked": 0.17},
+                {"name": "decode", "busy": 0.44, "starved": 0.26, "blocked": 0.3},
+                {"name": "model", "busy": 0.96, "starved": 0.04, "blocked": 0.0},
+                {"name": "decide", "busy": 0.03, "starved": 0.97, "blocked": 0.0},
+                {"name": "sinks", "busy": 0.22, "starved": 0.78, "blocked": 0.0},
+            ],
+            "bottleneck": "model",
+            "queues": [
+                {"name": "decoded", "depth": 41, "size": 64},
+                {"name": "batches", "depth": 1, "size": 1},
+                {"name": "results", "depth": 3, "size": 256},
+            ],
+            "scores": self.scores(),
+            "what_if": self.what_if(),
+            "review": {
+                "right": 31,
+                "wrong": 4,
+                "waiting": 17,
+                "purity": {"value": 0.92, "low": 0.81, "high": 0.97, "n": 25},
+                "recall": None,
+            },
+            "threshold": {
+                "value": None if self.blind else self.threshold,
+                "configured": 0.5,
+                "card": 0.42,
+                "floor": 0.0,
+            },
             "writing": {"paused": self.paused, "file": None if self.paused else "r0042_00003.h5"},
             "run": {"name": "42", "title": "lysozyme, 3 bar", "since": BASE - 1800},
-            "model": {"name": "hits-resnet10", "version": "3", "hash": "9f3c5a771be0c2", "device": "cpu", "dtype": "float32"},
-            "models": ["hits-litpixel", "hits-resnet10-aggregates"], "candidate": self.candidate, "changes": self.changes,
+            "model": {
+                "name": "hits-resnet10",
+                "version": "3",
+                "hash": "9f3c5a771be0c2",
+                "device": "cpu",
+                "dtype": "float32",
+            },
+            "models": ["hits-litpixel", "hits-resnet10-aggregates"],
+            "candidate": self.candidate,
+            "changes": self.changes,
             "hits": {"windows": windows},
-            "classes": [{"label": label, "count": int(read * share), "per_s": 118 * share} for label, share in zip(LABELS, [0.879, 0.093, 0.019, 0.006, 0.003], strict=True)],
+            "classes": [
+                {"label": label, "count": int(read * share), "per_s": 118 * share}
+                for label, share in zip(LABELS, [0.879, 0.093, 0.019, 0.006, 0.003], strict=True)
+            ],
             "points": [self.point(j) for j in range(i - 9, i + 1)],
-            "powder": {"version": i, "hits": 800 + i, "misses": 2000 + i, "of_hits": accepted, "of_misses": read - accepted},
-        }  # fmt: skip
+            "powder": {
+                "version": i,
+                "hits": 800 + i,
+                "misses": 2000 + i,
+                "of_hits": accepted,
+                "of_misses": read - accepted,
+            },
+        }
 
     def picture(self, seq: int) -> Picture:
         group = ("accepted", "rejected", "random_miss")[seq % 3]
@@ -133,10 +206,19 @@ class FakeHits:
         pixels = np.minimum(255 * np.log1p(frame) / math.log1p(high), 255).astype(np.uint8)
         score = 0.9 + 0.09 * math.sin(seq) if group == "accepted" else 0.04 + 0.03 * math.sin(seq)
         fields = {
-            "id": f"{n}.{seq}", "group": group, "w": 96, "h": 96, "pixels": base64.b64encode(pixels).decode(), "high": high,
-            "score": score, "label": LABELS[self.labels[n]], "key": f"42:{seq}", "time": BASE + seq, "weight": 50 if group == "random_miss" else 1,
+            "id": f"{n}.{seq}",
+            "group": group,
+            "w": 96,
+            "h": 96,
+            "pixels": base64.b64encode(pixels).decode(),
+            "high": high,
+            "score": score,
+            "label": LABELS[self.labels[n]],
+            "key": f"42:{seq}",
+            "time": BASE + seq,
+            "weight": 50 if group == "random_miss" else 1,
             "review": group == "random_miss" or seq % 4 == 0,
-        }  # fmt: skip
+        }
         return Picture(seq, json.dumps(fields).encode())
 
     def pictures(self, after: int) -> Sequence[Picture]:
@@ -147,8 +229,18 @@ class FakeHits:
         self.fetched.append(f"{kind}/{name}")
         if kind == "frame":
             frame = self.frames[int(name.partition(".")[0])]
-            head = {"shape": frame.shape, "dtype": "u2", "score": 0.9321, "probabilities": [0.05, 0.9, 0.03, 0.01, 0.01], "label": "1",
-                    "key": "42:77", "pulse_id": 8123, "train_id": 1002003, "threshold": self.threshold, "model": "hits-resnet10"}  # fmt: skip
+            head = {
+                "shape": frame.shape,
+                "dtype": "u2",
+                "score": 0.9321,
+                "probabilities": [0.05, 0.9, 0.03, 0.01, 0.01],
+                "label": "1",
+                "key": "42:77",
+                "info": {"pulse_id": 8123, "train_id": 1002003},
+                "origin": "lower",
+                "threshold": self.threshold,
+                "model": "hits-resnet10",
+            }
             return Blob(frame.tobytes(), head=head, lasting=True)
         if kind == "powder" and name in ("hits-sum", "hits-max", "misses-sum", "misses-max"):
             some = self.frames[(self.labels > 0) == name.startswith("hits")]
@@ -170,9 +262,17 @@ class FakeHits:
         if action == "candidate":
             rate = {"value": 0.131, "low": 0.125, "high": 0.138}
             self.candidate = {
-                "bundle": body["bundle"], "state": "shadow", "error": "", "threshold": 0.44, "frames": 4711, "share": 0.25, "rate": rate,
-                "agree": {"value": 0.987, "low": 0.983, "high": 0.99}, "current_rate": rate, "table": [[560, 21], [40, 4090]],
-            }  # fmt: skip
+                "bundle": body["bundle"],
+                "state": "shadow",
+                "error": "",
+                "threshold": 0.44,
+                "frames": 4711,
+                "share": 0.25,
+                "rate": rate,
+                "agree": {"value": 0.987, "low": 0.983, "high": 0.99},
+                "current_rate": rate,
+                "table": [[560, 21], [40, 4090]],
+            }
         if action in ("promote", "dismiss"):
             self.candidate = None
         return (
@@ -193,9 +293,14 @@ class Daemon:
     def start(self, tick_s: float) -> None:
         access = Access(host="127.0.0.1", token=TOKEN)
         self.server = LiveServer(
-            host="127.0.0.1", port=self.port, metrics=Metrics("xfel_hits", Path(__file__).stem), problems=lambda: [], page=self.page,
-            access=access, limits=Limits(tick_s=tick_s),
-        )  # fmt: skip
+            host="127.0.0.1",
+            port=self.port,
+            metrics=Metrics("xfel_hits", Path(__file__).stem),
+            problems=lambda: [],
+            page=self.page,
+            access=access,
+            limits=Limits(tick_s=tick_s),
+        )
         self.port = self.server.port
 
     def done(self, action: str) -> list[JSON]:
@@ -211,7 +316,10 @@ class Eyes:
         self.base = f"http://127.0.0.1:{daemon.port}/"
 
     def js(self, script: str, *given: Any) -> Any:
-        return self.driver.execute_script(script, *given)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(script, *given)
+
+    def log(self, kind: str) -> list[dict[str, Any]]:
+        return list(self.driver.get_log(kind))  # type: ignore[no-untyped-call]
 
     def one(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
@@ -220,6 +328,9 @@ class Eyes:
         return " ".join(
             str(self.js("return document.querySelector(arguments[0])?.textContent ?? ''", selector)).split()
         )
+
+    def says(self, selector: str, words: str) -> bool:
+        return words in self.text(selector)
 
     def until(self, what: Callable[[], Any], seconds: float = 20.0) -> Any:
         end = time.monotonic() + seconds
@@ -239,10 +350,14 @@ class Eyes:
 
     def colours(self, selector: str) -> int:
         """How many different colours a canvas shows."""
-        return int(self.js(
-            "const c = document.querySelector(arguments[0]); if (!c?.width) return 0;"
-            "const d = new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer);"
-            "return new Set(d).size", selector))  # fmt: skip
+        return int(
+            self.js(
+                "const c = document.querySelector(arguments[0]); if (!c?.width) return 0;"
+                "const d = new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer);"
+                "return new Set(d).size",
+                selector,
+            )
+        )
 
     def open(self, fragment: str = "") -> None:
         self.driver.get("about:blank")
@@ -253,15 +368,25 @@ class Eyes:
 def started(folder: Path) -> webdriver.Chrome:
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-                 "disable-component-update", "disable-sync", "window-size=1600,1000", f"user-data-dir={folder}"):  # fmt: skip
-        options.add_argument(f"--{flag}")  # type: ignore[no-untyped-call]
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "window-size=1600,1000",
+        f"user-data-dir={folder}",
+    ):
+        options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
     driver.execute_cdp_cmd(
         "Page.addScriptToEvaluateOnNewDocument",
-        {"source": "window.violations = []; addEventListener('securitypolicyviolation', (e) => violations.push(e.violatedDirective + ' ' + e.blockedURI));"},
-    )  # fmt: skip
+        {"source": VIOLATIONS},
+    )
     return driver
 
 
@@ -276,11 +401,15 @@ def eyes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Eyes]:
         daemon.server.close()
 
 
+def locked(node: WebElement) -> bool:
+    return not node.is_enabled()
+
+
 def test_an_unsigned_visitor_sees_everything_and_can_change_nothing(eyes: Eyes) -> None:
     eyes.open()
     for selector in ("button.apply", "button.pause", "button.run", "button.shadow", "button.right", "input.run-title"):
         node = eyes.one(selector)
-        eyes.until(lambda node=node: not node.is_enabled())
+        eyes.until(partial(locked, node))
         assert "Sign in" in str(node.get_attribute("title")), selector
     for panel in ("scores", "review", "control"):
         assert "Sign in to change anything." in eyes.text(f"#panel-{panel} .why")
@@ -297,16 +426,28 @@ def test_every_panel_shows_its_data(eyes: Eyes) -> None:
     eyes.show('[data-area="strips"]')
     eyes.until(lambda: eyes.text('.strip-block[data-group="random_miss"] .caption'))
     said = {
-        '.tile[data-key="rate 10 s"]': "%", '.tile[data-key="rate run"]': "of 849", '.tile[data-key="speed"]': "MB/s",
-        '.tile[data-key="lost"]': "431 dropped", "#top": "lysozyme, 3 bar", '[data-area="classes"]': "4+",
-        '[data-area="ledger"]': "cannot decompress", ".balance": "accounted for", ".bottleneck": "model, busy 96",
-        ".stages": "30 % blocked", ".queues": "41 of 64", '[data-area="review"] .facts': "31 right, 4 wrong", ".what-if": "76.5",
-        '[data-area="control"]': "r0042_00003.h5", "select.candidate": "hits-litpixel", '[data-area="changes"]': "Nothing has been changed",
+        '.tile[data-key="rate 10 s"]': "%",
+        '.tile[data-key="rate run"]': "of 849",
+        '.tile[data-key="speed"]': "MB/s",
+        '.tile[data-key="lost"]': "431 dropped",
+        "#top": "lysozyme, 3 bar",
+        '[data-area="classes"]': "4+",
+        '[data-area="ledger"]': "cannot decompress",
+        ".balance": "accounted for",
+        ".bottleneck": "model, busy 96",
+        ".stages": "30 % blocked",
+        ".queues": "41 of 64",
+        '[data-area="review"] .facts': "31 right, 4 wrong",
+        ".what-if": "76.5",
+        '[data-area="control"]': "r0042_00003.h5",
+        "select.candidate": "hits-litpixel",
+        '[data-area="changes"]': "Nothing has been changed",
         "#foot": "1.2.3",
-    }  # fmt: skip
+    }
     for selector, words in said.items():
-        eyes.until(lambda s=selector, w=words: w in eyes.text(s))
-    assert eyes.driver.title.startswith("1") and "beamsieve" in eyes.driver.title
+        eyes.until(partial(eyes.says, selector, words))
+    assert eyes.driver.title.startswith("1")
+    assert "beamsieve" in eyes.driver.title
     for canvas in (
         '.strip-block[data-group="accepted"] canvas',
         '[data-area="review"] canvas',
@@ -317,8 +458,11 @@ def test_every_panel_shows_its_data(eyes: Eyes) -> None:
     eyes.show('[data-area="powder"]')
     eyes.until(lambda: all(eyes.colours(f".powder figure:nth-child({n}) canvas") > 2 for n in (1, 2, 3, 4)))
     assert {name for name in eyes.daemon.page.fetched if name.startswith("powder")} == {
-        "powder/hits-sum", "powder/hits-max", "powder/misses-sum", "powder/misses-max",
-    }  # fmt: skip
+        "powder/hits-sum",
+        "powder/hits-max",
+        "powder/misses-sum",
+        "powder/misses-max",
+    }
 
 
 def test_the_powder_is_not_fetched_more_than_once_in_two_seconds(eyes: Eyes) -> None:
@@ -356,14 +500,12 @@ def test_a_wrong_token_is_refused_in_words(eyes: Eyes) -> None:
 
 
 def score_at(eyes: Eyes, x: float) -> float:
-    """The score at x CSS pixels from the histogram's left edge, worked out from two labels of its axis."""
+    """The score at x CSS pixels from the histogram's left edge."""
     script = (
-        "const {positionOf} = await import('/static/bars.js'); const c = document.querySelector('.bars');"
-        "arguments[0]([positionOf(c, [0, 1], 0), positionOf(c, [0, 1], 1)])"
+        "const done = arguments[0]; const bars = document.querySelector('.bars'); import('/static/bars.js')"
+        ".then(({positionOf}) => done([positionOf(bars, [0, 1], 0), positionOf(bars, [0, 1], 1)]))"
     )
-    left, right = eyes.driver.execute_async_script(
-        f"(async (...a) => {{ {script.replace('arguments[0]', 'a[0]')} }})(...arguments)"
-    )  # type: ignore[no-untyped-call]
+    left, right = eyes.driver.execute_async_script(script)
     return float((x - left) / (right - left))
 
 
@@ -375,11 +517,13 @@ def test_the_threshold_is_dragged_looked_at_and_applied(eyes: Eyes) -> None:
         1, 0
     ).release().perform()
     value = float(str(handle.get_attribute("aria-valuenow")))
-    assert value == pytest.approx(score_at(eyes, start + width // 4 + 1), abs=0.02) and value > 0.7
+    assert value == pytest.approx(score_at(eyes, start + width // 4 + 1), abs=0.02)
+    assert value > 0.7
     assert eyes.daemon.done("threshold") == [], "nothing changes before Apply"
     kept = 30 * math.sqrt(1 - value)
     row = eyes.text(".what-if tbody tr:nth-child(1)")
-    assert f"{kept:.1f}" in row and "−" in row, row
+    assert f"{kept:.1f}" in row
+    assert "−" in row
     assert f"{100 * (0.55 + 0.43 * value):.1f}" in eyes.text(".what-if tbody tr:nth-child(3)")
     assert "points" in eyes.text(".what-if tbody tr:nth-child(4)")
     eyes.click("button.apply")
@@ -405,7 +549,8 @@ def test_the_threshold_by_keys_by_number_and_by_finger(eyes: Eyes) -> None:
     eyes.until(lambda: "0.35" in eyes.text(".what-if"))
     eyes.daemon.page.refuse = "threshold: the disk is full"
     box = eyes.js(
-        "const b = document.querySelector('.threshold-handle').getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]"
+        "const b = document.querySelector('.threshold-handle').getBoundingClientRect();"
+        "return [b.x + b.width / 2, b.y + b.height / 2]"
     )
     for kind, x in (("touchStart", 0), ("touchMove", 40), ("touchMove", 80), ("touchEnd", None)):
         points = [] if x is None else [{"x": box[0] + x, "y": box[1]}]
@@ -416,6 +561,15 @@ def test_the_threshold_by_keys_by_number_and_by_finger(eyes: Eyes) -> None:
     eyes.daemon.page.refuse = ""
     eyes.click("button.cancel")
     assert float(str(handle.get_attribute("aria-valuenow"))) == 0.35
+
+
+def test_without_a_model_there_is_no_threshold(eyes: Eyes) -> None:
+    eyes.daemon.page.blind = True
+    eyes.until(lambda: "no threshold" in eyes.text("#panel-scores .why"))
+    assert not eyes.one("button.apply").is_enabled()
+    assert not eyes.one(".threshold-handle").is_displayed()
+    eyes.daemon.page.blind = False
+    eyes.until(lambda: eyes.text("#panel-scores .why") == "" and eyes.one(".threshold-handle").is_displayed())
 
 
 def test_review_by_keys(eyes: Eyes) -> None:
@@ -444,28 +598,37 @@ def test_a_mark_that_does_not_arrive_is_not_shown_as_kept(eyes: Eyes) -> None:
     assert "marked" not in eyes.text(".question")
 
 
+def pixel(eyes: Eyes) -> tuple[int, int, int]:
+    """Row, column and value that the viewer tells of what is under the mouse."""
+    told = str(eyes.until(lambda: eyes.text(".viewer .under")))
+    row, column, value = (
+        told.replace("row", "").replace("photons", "").replace("column", "").replace(":", ",").split(",")
+    )
+    return int(row), int(column), int(value.replace(" ", ""))
+
+
 def test_a_frame_is_enlarged_with_values_and_identifiers(eyes: Eyes) -> None:
     thumb = eyes.show('.strip-block[data-group="accepted"] .thumb')
     thumb.send_keys(Keys.ENTER)
     eyes.until(lambda: "probability of 1" in eyes.text("dialog.viewer .facts"))
     facts = eyes.text("dialog.viewer .facts")
-    assert "pulse_id8123" in facts and "96 × 96 u2" in facts and "0.9321" in facts
+    for words in ("pulse_id8123", "96 × 96 u2", "0.9321"):
+        assert words in facts
     assert eyes.colours(".viewer .stage") > 20
     stage = eyes.one(".viewer .stage")
     ActionChains(eyes.driver).move_to_element_with_offset(stage, 2, 3).perform()
-    told = eyes.until(lambda: eyes.text(".viewer .under"))
-    row, column = (int(told.split(word)[1].split(",")[0].split(":")[0]) for word in ("row ", "column "))
+    row, column, value = pixel(eyes)
     frame = next(name for name in reversed(eyes.daemon.page.fetched) if name.startswith("frame/"))
-    value = eyes.daemon.page.frames[int(frame[6:].partition(".")[0]), row, column]
-    assert told.split(": ")[1].split(" photons")[0].replace("\u202f", "") in (
-        f"{value:d}",
-        f"{value:.3f}",
-        f"{value:.1f}",
-        f"{value:.2f}",
-    ), told
+    shown = eyes.daemon.page.frames[int(frame[6:].partition(".")[0])]
+    assert value == shown[row, column]
+    ActionChains(eyes.driver).move_by_offset(0, -150).perform()
+    above = pixel(eyes)
+    assert (above[1], above[2]) == (column, shown[above[0], column])
+    assert above[0] > row + 10, "its rows are counted from below"
     before = eyes.colours(".viewer .stage")
     stage.send_keys("+", "+", "l", "c", Keys.ARROW_LEFT)
-    assert eyes.one(".viewer select").get_attribute("value") == "viridis" and eyes.colours(".viewer .stage") != before
+    assert eyes.one(".viewer select").get_attribute("value") == "viridis"
+    assert eyes.colours(".viewer .stage") != before
     stage.send_keys(Keys.ESCAPE)
     eyes.until(lambda: not eyes.driver.find_elements(By.CSS_SELECTOR, "dialog.viewer"))
 
@@ -503,7 +666,8 @@ def test_control_posts_what_is_asked(eyes: Eyes) -> None:
 def test_problems_are_told_with_words(eyes: Eyes) -> None:
     eyes.daemon.page.problems = ["more than 5 % of the frames failed: cannot decompress"]
     eyes.until(lambda: "5 % of the frames failed" in eyes.text(".problems"))
-    assert "not ready" in eyes.text('.tile[data-key="state"]') and eyes.driver.title.startswith("▲")
+    assert "not ready" in eyes.text('.tile[data-key="state"]')
+    assert eyes.driver.title.startswith("▲")
     eyes.daemon.page.problems = []
     eyes.until(lambda: not eyes.one(".problems").is_displayed())
 
@@ -517,7 +681,8 @@ def test_no_horizontal_scroll(eyes: Eyes, size: tuple[int, int]) -> None:
         assert eyes.js("return [document.documentElement.scrollWidth <= innerWidth, innerWidth]") == [True, size[0]]
         cut = (
             "return [...document.querySelectorAll('main *, header *')].filter((n) => n.checkVisibility() &&"
-            " !n.closest('.strip, .uplot, option') && n.getBoundingClientRect().right > innerWidth + 1).map((n) => n.className)"
+            " !n.closest('.strip, .uplot, option') && n.getBoundingClientRect().right > innerWidth + 1)"
+            ".map((n) => n.className)"
         )
         assert eyes.js(cut) == []
     finally:
@@ -526,8 +691,10 @@ def test_no_horizontal_scroll(eyes: Eyes, size: tuple[int, int]) -> None:
 
 def test_accessible_names_and_contrast(eyes: Eyes) -> None:
     nameless = (
-        "return [...document.querySelectorAll('button, input, select, canvas[role], [role=slider]')].filter((n) => n.checkVisibility() &&"
-        " !(n.textContent.trim() || n.getAttribute('aria-label') || n.labels?.length)).map((n) => n.outerHTML.slice(0, 99))"
+        "return [...document.querySelectorAll('button, input, select, canvas[role], [role=slider]')]"
+        ".filter((n) => n.checkVisibility())"
+        ".filter((n) => !(n.textContent.trim() || n.getAttribute('aria-label') || n.labels?.length))"
+        ".map((n) => n.outerHTML.slice(0, 99))"
     )
     assert eyes.js(nameless) == []
     contrast = """
@@ -539,19 +706,20 @@ def test_accessible_names_and_contrast(eyes: Eyes) -> None:
       return [...document.querySelectorAll('body *')].filter((n) => n.checkVisibility() && !n.disabled &&
         [...n.childNodes].some((c) => c.nodeType === 3 && c.data.trim())).map((n) => {
           const [a, b] = [lum(rgb(getComputedStyle(n).color).slice(0, 3)), lum(ground(n))];
-          return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), n.tagName + '.' + n.className]; }).filter(([ratio]) => ratio < 4.5);
+          return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), n.tagName + '.' + n.className];
+        }).filter(([ratio]) => ratio < 4.5);
     """
     assert eyes.js(contrast) == []
 
 
 def test_nothing_went_wrong_and_nobody_else_was_asked(eyes: Eyes) -> None:
     assert eyes.js("return window.violations") == []
-    bad = [entry for entry in eyes.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]  # type: ignore[no-untyped-call]
+    bad = [entry for entry in eyes.log("browser") if entry["level"] in ("SEVERE", "WARNING")]
     # The wrong token and the refused acts of the tests above, and the tests' own reading of canvases.
     refused = ("status of 403", "status of 409", "getImageData")
     assert [entry for entry in bad if not any(word in entry["message"] for word in refused)] == []
     hosts: set[tuple[str, str]] = set()
-    for entry in eyes.driver.get_log("performance"):  # type: ignore[no-untyped-call]
+    for entry in eyes.log("performance"):
         message = json.loads(entry["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":
             parts = urlsplit(message["params"]["request"]["url"])
@@ -573,7 +741,8 @@ def test_the_connection_comes_back_and_the_page_does_not_grow(eyes: Eyes) -> Non
     eyes.daemon.server.close()
     eyes.until(lambda: "stale" in str(eyes.one("body").get_attribute("class")))
     eyes.until(lambda: "Connection lost since" in eyes.text("#banners"))
-    assert not eyes.one("button.pause").is_enabled() and "No connection" in eyes.text("#panel-control .why")
+    assert not eyes.one("button.pause").is_enabled()
+    assert "No connection" in eyes.text("#panel-control .why")
     eyes.daemon.start(0.02)
     eyes.until(lambda: "stale" not in str(eyes.one("body").get_attribute("class")))
     assert not eyes.driver.find_elements(By.CSS_SELECTOR, ".banner.warn:not([hidden])")

@@ -7,7 +7,8 @@
 //   colourOf(name, share)    "rgb(…)" of a share 0..1: for circles, tiles, table cells
 //   scale(low, high, log)    a function: value -> 0..255, linear or log1p above low
 //   range(data, share)       [low, high] of an array for display: the least value, and the quantile `share` (0.999)
-//   paint(canvas, data, w, h, {map, low, high, log})   any array, h·w values row by row; one canvas pixel each; NaN black
+//   paint(canvas, data, w, h, {map, low, high, log, flip})   any array, h·w values row by row; one canvas pixel each;
+//                            NaN (masked) dark blue-grey; flip: row 0 at the bottom
 //   paintPicture(canvas, picture, {map, log})          an SSE picture (base64 u8; "high" present: its log1p scale)
 //   scaleBar(canvas, map)    the map from left to right on a canvas
 //
@@ -57,6 +58,8 @@ export function lut(name) {
   return tables[name];
 }
 
+const MASKED = new Uint32Array(new Uint8ClampedArray([26, 34, 44, 255]).buffer)[0]; // no colour of the maps: a gap, no zero
+
 export function scale(low, high, log) {
   const span = high > low ? high - low : 1;
   if (!log) return (value) => (255 * (value - low)) / span;
@@ -75,7 +78,7 @@ export function range(data, share = 0.999) {
   return [low, high > low ? high : Math.max(sample[sample.length - 1], low + 1)];
 }
 
-export function paint(canvas, data, w, h, { map = "inferno", low = 0, high = 1, log = false } = {}) {
+export function paint(canvas, data, w, h, { map = "inferno", low = 0, high = 1, log = false, flip = false } = {}) {
   if (canvas.width !== w) canvas.width = w;
   if (canvas.height !== h) canvas.height = h;
   const context = canvas.getContext("2d");
@@ -83,10 +86,12 @@ export function paint(canvas, data, w, h, { map = "inferno", low = 0, high = 1, 
   const words = new Uint32Array(image.data.buffer);
   const table = lut(map);
   const to = scale(low, high, log);
-  const black = lut("grey")[0];
-  for (let i = 0; i < words.length; i++) {
-    const level = to(data[i]);
-    words[i] = Number.isNaN(level) ? black : table[level <= 0 ? 0 : level >= 255 ? 255 : level | 0];
+  for (let row = 0; row < h; row++) {
+    const from = (flip ? h - 1 - row : row) * w;
+    for (let col = 0; col < w; col++) {
+      const level = to(data[from + col]);
+      words[row * w + col] = Number.isNaN(level) ? MASKED : table[level <= 0 ? 0 : level >= 255 ? 255 : level | 0];
+    }
   }
   context.putImageData(image, 0, 0);
 }

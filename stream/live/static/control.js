@@ -1,6 +1,7 @@
 // Control: writing, runs, the model and its candidate; and the log of changes. The threshold is set in histogram.js.
 //
-//   const c = control(net, {what: "frames"})      what is written, as a word
+//   const c = control(net, {what: "frames", rate: fmt.estimate})    what is judged, as a word; how a candidate's rate
+//                                                 {value, low, high} is written (a share, unless said otherwise)
 //   parent.append(c.root, c.log.root)             two panels, data-area="control" and "changes"
 //   c.update(snapshot)                            reads writing, run, model, models, candidate, changes
 //
@@ -18,9 +19,10 @@ const FIELDS = { threshold: "threshold", pause: "writing", run: "run", model: "m
 const words = (value) => (value === null || value === undefined || value === "" ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
 
 class Control {
-  constructor(net, { what = "frames" } = {}) {
+  constructor(net, { what = "frames", rate = fmt.estimate } = {}) {
     this.net = net;
     this.what = what;
+    this.rate = rate;
     this.snapshot = null;
     this.busy = "";
     this.build();
@@ -131,7 +133,7 @@ class Control {
     this.writes.classList.toggle("warn", Boolean(writing?.paused));
     setText(this.pause, writing?.paused ? "Resume writing" : "Pause writing");
     setText(this.run, run ? `${run.name}${run.title ? ` “${run.title}”` : ""}, since ${fmt.clock(run.since)}` : "–");
-    setText(this.current, model ? `${model.name} ${model.version ?? ""} on ${model.device}, ${model.dtype}, ${String(model.hash).slice(0, 12)}` : "–");
+    setText(this.current, model?.name ? `${model.name} ${model.version ?? ""} on ${model.device}, ${model.dtype}, ${String(model.hash).slice(0, 12)}` : "no model: lit pixels decide");
     this.offer(models);
     this.judge(candidate);
     this.tell(changes);
@@ -161,7 +163,7 @@ class Control {
     const lines = [
       ["candidate", candidate.bundle], ["state", candidate.error || STATES[candidate.state] || candidate.state],
       ["judged so far", `${fmt.count(candidate.frames)} ${this.what} (${fmt.percent(candidate.share)} of all)`], ["its threshold", fmt.number(candidate.threshold)],
-      ["both agree on", fmt.estimate(candidate.agree)], ["its rate", fmt.estimate(candidate.rate)], ["rate now", fmt.estimate(candidate.current_rate)],
+      ["both agree on", fmt.estimate(candidate.agree)], ["its rate", this.rate(candidate.rate)], ["rate now", this.rate(candidate.current_rate)],
       ["both · only now · only it · neither", table ? table.flat().map(fmt.count).join(" · ") : "–"],
     ];
     const kept = rows(this.facts, lines.length, () => el("div", {}, el("dt"), el("dd")));

@@ -16,43 +16,12 @@
 // act/threshold {"value"}. Nothing changes before "Apply". Ways to move the line: mouse, finger, the number's field, and on
 // the line itself: arrow keys 1 % of the axis (with Shift 0.1 %), PageUp and PageDown 10 %, Home, End; Enter applies, Escape
 // cancels. In the DOM: .threshold-handle (role slider), input.threshold-value, button.apply, button.cancel, table.what-if.
-//
-//   interpolated(what_if, key, value)    the entry at a threshold between the given ones: also for other panels
 
 import { draw, positionOf, valueAt } from "./bars.js";
 import { INK } from "./colours.js";
 import { el, fmt, onScreen, panel, rows, setText } from "./dom.js";
 import { lock } from "./net.js";
-
-function between(a, b, share) {
-  if (Array.isArray(a) && Array.isArray(b)) return a.map((x, i) => between(x, b[i], share));
-  if (typeof a === "number" && typeof b === "number") return a + (b - a) * share;
-  return share < 0.5 ? a ?? null : b ?? null;
-}
-
-export function interpolated(whatIf, key, value) {
-  const at = whatIf?.threshold ?? [];
-  const entries = whatIf?.[key] ?? [];
-  if (!at.length || !entries.length) return null;
-  const right = at.findIndex((t) => t >= value);
-  if (right < 0) return entries[entries.length - 1] ?? null;
-  if (right === 0 || at[right] === value) return entries[right] ?? null;
-  return between(entries[right - 1], entries[right], (value - at[right - 1]) / (at[right] - at[right - 1]));
-}
-
-const plain = (x) => String(Number(x.toPrecision(4)));
-const middle = (entry) => (Array.isArray(entry) ? entry[0] : entry);
-
-// "half", "+12 %": how the second differs from the first, where that can be said.
-function difference(before, after) {
-  const [a, b] = [middle(before), middle(after)];
-  if (typeof a !== "number" || typeof b !== "number") return "";
-  if (Array.isArray(before)) return `${b >= a ? "+" : "−"}${Math.abs(100 * (b - a)).toFixed(1)} points`;
-  if (a === 0) return b === 0 ? "same" : "";
-  const change = b / a - 1;
-  if (Math.abs(change) < 0.0005) return "same";
-  return `${change > 0 ? "+" : "−"}${fmt.percent(Math.abs(change))}`;
-}
+import { difference, interpolated, plain } from "./whatif.js";
 
 class Threshold {
   constructor(net, given) {
@@ -89,7 +58,7 @@ class Threshold {
   }
 
   wire() {
-    this.unlock = lock(this.net, [this.apply], this.why, () => (this.sending ? "Applying…" : ""));
+    this.unlock = lock(this.net, [this.apply], this.why, () => this.hindrance());
     this.handle.addEventListener("pointerdown", (event) => this.grab(event));
     this.handle.addEventListener("keydown", (event) => this.key(event));
     this.plot.addEventListener("pointerdown", (event) => event.target === this.canvas && event.pointerType === "mouse" && this.grab(event));
@@ -106,10 +75,20 @@ class Threshold {
     new ResizeObserver(() => this.render()).observe(this.plot);
   }
 
+  // Where no model answers there are scores, and no threshold to move.
+  none() {
+    return typeof this.snapshot?.threshold?.value !== "number" || !this.snapshot.scores?.edges?.length;
+  }
+
   limits() {
     const { edges } = this.snapshot.scores;
     const floor = this.snapshot.threshold?.floor;
     return [Math.max(edges[0], floor ?? edges[0]), edges[edges.length - 1]];
+  }
+
+  hindrance() {
+    if (this.snapshot && this.none()) return "There is no threshold to change here.";
+    return this.sending ? "Applying…" : "";
   }
 
   // While a person types, the field is theirs: a snapshot would put the old number back under their fingers.
@@ -124,7 +103,7 @@ class Threshold {
   }
 
   propose(value) {
-    if (!this.snapshot) return;
+    if (this.none()) return;
     if (value !== null) {
       const [low, high] = this.limits();
       value = Number(Math.min(Math.max(value, low), high).toPrecision(4));
@@ -137,7 +116,7 @@ class Threshold {
   }
 
   grab(event) {
-    if (!this.snapshot || event.button > 0) return;
+    if (this.none() || event.button > 0) return;
     event.preventDefault();
     this.handle.focus();
     const { edges } = this.snapshot.scores;
@@ -151,7 +130,7 @@ class Threshold {
   }
 
   key(event) {
-    if (!this.snapshot) return;
+    if (this.none()) return;
     const [low, high] = this.limits();
     const { edges } = this.snapshot.scores;
     const step = (edges[edges.length - 1] - edges[0]) / (event.shiftKey ? 1000 : 100);
@@ -199,11 +178,15 @@ class Threshold {
   }
 
   update(snapshot) {
+    const was = this.none();
     this.snapshot = snapshot;
+    if (was !== this.none()) this.unlock();
+    this.handle.hidden = this.value.disabled = this.none();
     if (this.shown()) this.render();
   }
 
   lines() {
+    if (this.none()) return [];
     const { value, configured, card } = this.snapshot.threshold;
     const faint = (at, text) => (typeof at === "number" && at !== value ? [{ at, colour: INK.axis, dash: [2, 4], text, below: true }] : []);
     const beside = this.proposed === null ? [...faint(card, "model's"), ...(configured === card ? [] : faint(configured, "configured"))] : [];
@@ -212,10 +195,11 @@ class Threshold {
 
   render() {
     const shot = this.snapshot;
-    if (!shot?.scores?.edges?.length || !shot.threshold || !this.canvas.clientWidth) return;
-    const at = this.proposed ?? shot.threshold.value;
+    if (!shot?.scores?.edges?.length || !this.canvas.clientWidth) return;
     const stacks = this.given.stacks.map(({ key, colour }) => ({ counts: shot.scores[key] ?? [], colour }));
     draw(this.canvas, { edges: shot.scores.edges, stacks, log: this.log, lines: this.lines(), from: this.proposed });
+    if (this.none()) return;
+    const at = this.proposed ?? shot.threshold.value;
     this.handle.style.left = `${positionOf(this.canvas, shot.scores.edges, at)}px`;
     this.handle.classList.toggle("moved", this.proposed !== null);
     const [low, high] = this.limits();

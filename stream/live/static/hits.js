@@ -17,23 +17,30 @@ const HOUR = 3600;
 const SPANS = [["1 min", 60], ["10 min", 600], ["1 h", HOUR]];
 const GROUPS = { accepted: "accepted", rejected: "rejected", random_miss: "random miss" };
 
+// A probability keeps three decimals, so that the captions stay as wide as they are; a number of lit pixels is whole.
+const written = (score) => (typeof score !== "number" ? "–" : Number.isInteger(score) && score > 1 ? fmt.count(score) : score.toFixed(3));
+
 function plain(value) {
   if (typeof value === "number") return Number.isInteger(value) ? String(value) : fmt.number(value, 4); // an identifier stays whole
-  return typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
+  return typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? "–");
 }
 
-// What a frame's head says, as lines of the viewer: probabilities by class, then everything else by its own name.
+const LEFT_OUT = new Set(["shape", "dtype", "probabilities", "origin", "factor", "time", "info", "id"]);
+const PARTS = { whole: "", view: "what the model saw; the whole frame is no longer kept" };
+
+// What a frame's head says, as lines of the viewer: the verdict, probabilities by class, identifiers, and what it is.
 export function frameFacts(head, labels = []) {
-  const { shape, dtype, probabilities, ...others } = head;
-  const lines = [];
-  for (const [name, value] of Object.entries(others)) {
-    const nested = value && typeof value === "object" && !Array.isArray(value) ? Object.entries(value) : [[name, value]];
-    for (const [key, one] of nested) lines.push([key, one === null ? "–" : plain(one)]);
-  }
-  const shares = Array.isArray(probabilities) ? probabilities.map((p, i) => [labels[i] ?? i, p]) : Object.entries(probabilities ?? {});
-  for (const [label, p] of shares) lines.push([`probability of ${label}`, fmt.number(p)]);
-  lines.push(["size", `${shape.join(" × ")} ${dtype}`]);
-  return lines;
+  const lines = Object.entries(head).filter(([name]) => !LEFT_OUT.has(name) && name !== "part");
+  const shares = Array.isArray(head.probabilities) ? head.probabilities.map((p, i) => [labels[i] ?? i, p]) : Object.entries(head.probabilities ?? {});
+  const size = `${head.shape.join(" × ")} ${head.dtype}${head.factor > 1 ? `, means of ${head.factor} × ${head.factor}` : ""}`;
+  return [
+    ...lines.map(([name, value]) => [name, plain(value)]),
+    ...shares.map(([label, p]) => [`probability of ${label}`, p?.toFixed(4) ?? "–"]),
+    ["time", head.time ? new Date(1000 * head.time).toLocaleString() : "–"],
+    ...Object.entries(head.info ?? {}).map(([name, value]) => [name, plain(value)]),
+    ["size", size],
+    ...(PARTS[head.part] ? [["shown", PARTS[head.part]]] : []),
+  ];
 }
 
 function opener(net) {
@@ -153,7 +160,7 @@ function questions(net, open) {
     hint: "Frames of every kind, and random misses, so that recall is measured and not guessed.",
     words: { right: "Right", wrong: "Wrong" }, open,
     question: ({ group, score, label, key }) =>
-      group === "accepted" ? `Taken for a hit (${label}), score ${fmt.number(score)}, shot ${key}. Right?` : `Taken for a miss, score ${fmt.number(score)}, shot ${key}. Right?`,
+      group === "accepted" ? `Taken for a hit${label ? ` (${label})` : ""}, score ${written(score)}, shot ${key}. Right?` : `Taken for a miss, score ${written(score)}, shot ${key}. Right?`,
   });
 }
 
@@ -165,7 +172,7 @@ function frames(net, open) {
       { key: "random_miss", title: "Random misses", hint: "kept at random, to measure recall" },
     ],
     caption: ({ score, label, key, group }) => ({
-      text: `${score?.toFixed(3) ?? "–"} · ${label}`, spoken: `${GROUPS[group]}, score ${score?.toFixed(3) ?? "–"}, class ${label}, shot ${key}: larger`,
+      text: `${written(score)} · ${label ?? "–"}`, spoken: `${GROUPS[group]}, score ${written(score)}, class ${label ?? "unknown"}, shot ${key}: larger`,
     }),
   });
 }

@@ -144,8 +144,9 @@ function usualTiles({ speed, counts = {}, yield: yields }) {
 
 // Control and the daemon's inner life, for a beamline that has not placed them itself.
 function common(grid) {
-  const change = control(net);
-  const inner = flow({ what: "items" });
+  const rate = (x) => (x ? `${fmt.number(x.value)} picks each (${fmt.number(x.low)} – ${fmt.number(x.high)})` : "–");
+  const change = control(net, { what: "micrographs", rate });
+  const inner = flow({ what: "micrographs" });
   const below = el("div", { class: "grid common" }, change.root, change.log.root, inner.ledger, inner.stages);
   grid.after(below);
   net.on("snapshot", (snapshot) => !document.hidden && [change, inner].forEach((one) => one.update(snapshot)));

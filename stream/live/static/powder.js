@@ -46,7 +46,7 @@ class Powder {
 
   open({ text, array }) {
     const facts = [["frames", fmt.count(array.head.frames)], ["fetched at", fmt.clock(array.time)]];
-    openArray({ title: `Virtual powder: ${text}`, data: array.data, shape: array.shape, facts, unit: "photons", ...this.look });
+    openArray({ title: `Virtual powder: ${text}`, data: array.data, shape: array.shape, facts, unit: "photons", origin: array.head.origin, factor: array.head.factor, ...this.look });
   }
 
   relook() {
@@ -57,7 +57,7 @@ class Powder {
   draw({ canvas, array, button }) {
     const w = array.shape[array.shape.length - 1];
     const [low, high] = range(array.data, 0.999);
-    paint(canvas, array.data, w, array.data.length / w, { ...this.look, low, high });
+    paint(canvas, array.data, w, array.data.length / w, { ...this.look, low, high, flip: array.head.origin === "lower" });
     button.disabled = false;
   }
 

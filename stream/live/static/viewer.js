@@ -3,6 +3,7 @@
 //   openArray({
 //     title,                       text
 //     data, shape,                 typed array and [h, w] or [modules, h, w], row by row
+//     origin: "upper",             "lower" shows row 0 at the bottom;  factor: 1   pixels of the detector to one of the array
 //     facts: [[name, text], …],    the list beside it; or an object {name: text}
 //     map: "inferno", log: true,   to begin with; the last choice of the person is kept while the page is open
 //     quantile: 0.999,             the top of the scale is this quantile of the values
@@ -26,6 +27,7 @@ class View {
     this.w = given.shape[given.shape.length - 1];
     this.h = given.shape.slice(0, -1).reduce((a, b) => a * b, 1); // modules stand below each other
     this.map = chosen.map ?? given.map ?? "inferno";
+    this.flip = given.origin === "lower";
     this.log = chosen.log ?? given.log ?? true;
     [this.low, this.high] = range(given.data, given.quantile ?? 0.999);
     this.source = document.createElement("canvas");
@@ -95,7 +97,7 @@ class View {
 
   recolour() {
     const top = this.low + (this.high - this.low) * 2 ** (-Number(this.top.value) / 12);
-    paint(this.source, this.given.data, this.w, this.h, { map: this.map, low: this.low, high: top, log: this.log });
+    paint(this.source, this.given.data, this.w, this.h, { map: this.map, low: this.low, high: top, log: this.log, flip: this.flip });
     scaleBar(this.bar, this.map);
     setText(this.ends.children[0], fmt.number(this.low));
     setText(this.ends.children[1], `${fmt.number(top)} ${this.given.unit ?? ""}${this.log ? " (log)" : ""}`);
@@ -192,8 +194,13 @@ class View {
   tell([x, y]) {
     const [col, row] = [Math.floor((x - this.left) / this.zoom), Math.floor((y - this.up) / this.zoom)];
     const inside = col >= 0 && row >= 0 && col < this.w && row < this.h;
-    const value = inside ? this.given.data[row * this.w + col] : null;
-    setText(this.under, inside ? `row ${row}, column ${col}: ${fmt.number(value, 4)} ${this.given.unit ?? ""}` : " ");
+    if (!inside) return setText(this.under, " ");
+    const stored = this.flip ? this.h - 1 - row : row;
+    const value = this.given.data[stored * this.w + col];
+    const factor = this.given.factor ?? 1;
+    const text = Number.isNaN(value) ? "masked" : `${Number.isInteger(value) ? fmt.count(value) : fmt.number(value, 4)} ${this.given.unit ?? ""}`;
+    const block = factor > 1 ? ` (mean of ${factor} × ${factor})` : "";
+    return setText(this.under, `row ${stored * factor}, column ${col * factor}: ${text}${block}`);
   }
 
   key(event) {
@@ -222,7 +229,7 @@ export async function openBlob(net, given) {
     const { head, shape, data } = await net.array(given.kind, given.name, given.query);
     if (!note.open) return null; // closed while it was fetched
     note.close();
-    return openArray({ ...given, data, shape, facts: given.facts?.(head) ?? [] });
+    return openArray({ ...given, origin: head.origin, factor: head.factor, data, shape, facts: given.facts?.(head) ?? [] });
   } catch (error) {
     setText(note.firstElementChild, `Not shown: ${error.message}.`);
     return null;
