@@ -84,7 +84,7 @@ def test_relative_names_become_absolute_and_nothing_else_changes(hits: Path) -> 
     ).replace("masks/mask.npy", f'"{here}/masks/mask.npy"').replace("x.geom", f'"{here}/x.geom"').replace(
         "./mine.pt", f'"{here}/mine.pt"'
     ).replace("directory: out", 'directory: "/srv/beam/hits/out"').replace("grace_s", "port: 9500\n  grace_s")
-    assert one.reads == tuple(sorted(map(Path, ("/abs", here, here / "keys", here / "masks"))))
+    assert one.reads == tuple(sorted((Path("/abs"), here, here / "keys", here / "masks")))
     assert one.writes == (Path("/srv/beam/hits/out"),)
     assert (one.name, one.port, one.grace_s, one.instrument, one.local) == ("hits", 9500, 40, "SPB ü", True)
     again = hits.with_name("again.yaml")
