@@ -17,7 +17,7 @@ class ServiceSettings(Settings):
         description="address the page, /metrics, /healthz and /readyz listen on. Another than this machine's own needs "
         "the token for all but /healthz",
     )
-    port: int = Field(9464, ge=0, le=65535, description="port of all of them; 0 takes a free one")
+    port: int = Field(9464, ge=0, le=65535, description="port of the page and the metrics; 0 takes a free one")
     page: bool = Field(True, description="the live page; false leaves the metrics")
     names: tuple[str, ...] = Field(
         (), description="further names under which browsers reach it, where a proxy or an SSH tunnel stands before it"
