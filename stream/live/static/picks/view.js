@@ -28,7 +28,7 @@ export class View {
     const [x, y] = this.toImage(this.width / 2, this.height / 2);
     this.width = Math.max(1, width);
     this.height = Math.max(1, height);
-    if (this.fitted) this.fit();
+    if (this.fitted || this.scale < this.least) this.fit();
     else this.centre(x, y);
   }
 
@@ -40,7 +40,8 @@ export class View {
   fit() {
     this.scale = this.least;
     this.fitted = true;
-    this.#clamp();
+    this.x = (this.nx - this.width / this.scale) / 2;
+    this.y = (this.ny - this.height / this.scale) / 2;
   }
 
   /** Image point (x, y) comes into the middle. */
@@ -54,14 +55,16 @@ export class View {
   zoom(factor, sx = this.width / 2, sy = this.height / 2) {
     const [x, y] = this.toImage(sx, sy);
     this.scale = Math.min(Math.max(this.scale * factor, this.least), Math.max(LARGEST, this.least));
-    this.fitted = this.scale <= this.least * 1.0001;
+    if (this.scale <= this.least * 1.0001) return this.fit();
+    this.fitted = false;
     this.x = x - sx / this.scale;
     this.y = y - sy / this.scale;
-    this.#clamp();
+    return this.#clamp();
   }
 
-  /** The picture moves by so many CSS pixels. */
+  /** The picture moves by so many CSS pixels; one that is seen whole stays where it is. */
   pan(dx, dy) {
+    if (this.fitted) return;
     this.x -= dx / this.scale;
     this.y -= dy / this.scale;
     this.#clamp();
@@ -92,15 +95,13 @@ export class View {
     return [Math.max(0, left), Math.max(0, top), Math.min(this.nx, right), Math.min(this.ny, bottom)];
   }
 
+  // The canvas' middle stays on the picture. A bound on the picture's edges would pull it away from the pointer while it
+  // is zoomed, until what one had pointed at is out of sight.
   #clamp() {
-    this.x = clamped(this.x, this.nx, this.width / this.scale);
-    this.y = clamped(this.y, this.ny, this.height / this.scale);
+    const [w, h] = [this.width / this.scale / 2, this.height / this.scale / 2];
+    this.x = Math.min(Math.max(this.x, -w), this.nx - w);
+    this.y = Math.min(Math.max(this.y, -h), this.ny - h);
   }
-}
-
-function clamped(from, extent, window) {
-  if (window >= extent) return (extent - window) / 2;
-  return Math.min(Math.max(from, 0), extent - window);
 }
 
 /** A round length for a scale bar: [length in units, its width in CSS pixels], at most `widest` CSS pixels. */
