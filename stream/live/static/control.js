@@ -1,7 +1,7 @@
 // Control: writing, runs, the model and its candidate; and the log of changes. The threshold is set in histogram.js.
 //
-//   const c = control(net, {what: "frames", rate: fmt.estimate})    what is judged, as a word; how a candidate's rate
-//                                                 {value, low, high} is written (a share, unless said otherwise)
+//   const c = control(net, {what: "frames"})      what is judged, as a word. A candidate's rate is a share of frames, and
+//                                                 of micrographs the number of picks in each
 //   parent.append(c.root, c.log.root)             two panels, data-area="control" and "changes"
 //   c.update(snapshot)                            reads writing, run, model, models, candidate, changes
 //
@@ -18,11 +18,12 @@ const FIELDS = { threshold: "threshold", pause: "writing", run: "run", model: "m
 
 const words = (value) => (value === null || value === undefined || value === "" ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
 
+const each = (x) => (x ? `${fmt.number(x.value)} picks each (${fmt.number(x.low)} – ${fmt.number(x.high)})` : "–");
+
 class Control {
-  constructor(net, { what = "frames", rate = fmt.estimate } = {}) {
+  constructor(net, { what = "frames" } = {}) {
     this.net = net;
     this.what = what;
-    this.rate = rate;
     this.snapshot = null;
     this.busy = "";
     this.build();
@@ -160,10 +161,11 @@ class Control {
   judge(candidate) {
     if (!candidate) return;
     const table = candidate.table;
+    const rate = this.what === "frames" ? fmt.estimate : each;
     const lines = [
       ["candidate", candidate.bundle], ["state", candidate.error || STATES[candidate.state] || candidate.state],
       ["judged so far", `${fmt.count(candidate.frames)} ${this.what} (${fmt.percent(candidate.share)} of all)`], ["its threshold", fmt.number(candidate.threshold)],
-      ["both agree on", fmt.estimate(candidate.agree)], ["its rate", this.rate(candidate.rate)], ["rate now", this.rate(candidate.current_rate)],
+      ["both agree on", fmt.estimate(candidate.agree)], ["its rate", rate(candidate.rate)], ["rate now", rate(candidate.current_rate)],
       ["both · only now · only it · neither", table ? table.flat().map(fmt.count).join(" · ") : "–"],
     ];
     const kept = rows(this.facts, lines.length, () => el("div", {}, el("dt"), el("dd")));

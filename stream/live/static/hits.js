@@ -192,5 +192,4 @@ export function mount(root, net, tools) {
     tools.glance([...rateTiles(snapshot), ...lost.tiles(snapshot)]);
     for (const part of [curve, parts.scores, parts.classes, parts.powder, parts.review, parts.control, streams]) part.update(snapshot);
   });
-  return { common: true };
 }

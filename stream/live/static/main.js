@@ -8,15 +8,10 @@
 //     glance([{key, label, value, unit, note, tone, big}])   the tiles at the top, after the daemon's state, at each snapshot:
 //            `value` and `note` are text; tone "" | "good" | "warn"; always the same keys in the same order
 //     title(text)     the figure in the tab's title
-//            A beamline that never calls it gets tiles of speed and losses, and of its yield where the snapshot has one.
 //     shown()         whether the tab is shown; expensive work waits while it is not
-//   mount may return {common: true}: it has placed control, changes, ledger and stages (control.js, flow.js) itself; else they
-//          are put below its panels.
 // Everything else is imported: dom.js, charts.js, colours.js, histogram.js, viewer.js, review.js, control.js, flow.js.
 
-import { control } from "./control.js";
 import { el, fmt, rows, setClass, setText } from "./dom.js";
-import { flow } from "./flow.js";
 import { Net } from "./net.js";
 import { enter, signIn, tokenOfAddress } from "./signin.js";
 
@@ -118,39 +113,7 @@ function foot() {
   place("foot").append(version, el("span", { text: "times are this browser's" }), el("span", {}, "keys: ", el("kbd", { text: "r" }), " review"), el("a", { href: "metrics", text: "metrics" }), el("a", { href: "readyz", text: "readiness" }));
 }
 
-let glanced = false;
-const tools = {
-  glance(tiles) {
-    glanced = true;
-    glance(tiles);
-  },
-  title: (text) => (figure = text),
-  shown: () => !document.hidden,
-};
-
-// What every beamline can say of itself.
-function usualTiles({ speed, counts = {}, yield: yields }) {
-  const lost = (counts.dropped ?? 0) + (counts.failed ?? 0);
-  const found = yields
-    ? [
-        { key: "last", label: "Particles, last micrograph", value: fmt.count(yields.last), big: true, note: `session's median ${fmt.count(yields.median)}` },
-        { key: "recent", label: "Particles each, recent", value: fmt.count(yields.recent), big: true, tone: yields.ratio !== null && yields.ratio < 0.5 ? "warn" : "", note: `${fmt.percent(yields.ratio)} of the median` },
-        { key: "particles", label: "Particles", value: fmt.count(yields.particles), big: true, note: `of ${fmt.count(yields.micrographs)} micrographs` },
-        { key: "hour", label: "Micrographs/h", value: fmt.count(yields.per_hour), note: "" },
-      ]
-    : [{ key: "speed", label: "Frames/s", value: fmt.number(speed?.frames_per_s), note: `${fmt.bytes(speed?.bytes_per_s)}/s` }];
-  return [...found, { key: "lost", label: "Lost", value: fmt.count(lost), tone: lost ? "warn" : "good", note: lost ? `▲ ${fmt.count(counts.dropped)} dropped, ${fmt.count(counts.failed)} failed` : "✓ nothing lost" }];
-}
-
-// Control and the daemon's inner life, for a beamline that has not placed them itself.
-function common(grid) {
-  const rate = (x) => (x ? `${fmt.number(x.value)} picks each (${fmt.number(x.low)} – ${fmt.number(x.high)})` : "–");
-  const change = control(net, { what: "micrographs", rate });
-  const inner = flow({ what: "micrographs" });
-  const below = el("div", { class: "grid common" }, change.root, change.log.root, inner.ledger, inner.stages);
-  grid.after(below);
-  net.on("snapshot", (snapshot) => !document.hidden && [change, inner].forEach((one) => one.update(snapshot)));
-}
+const tools = { glance, title: (text) => (figure = text), shown: () => !document.hidden };
 
 async function mount(me) {
   const beamline = BEAMLINES[me.beamline];
@@ -160,9 +123,7 @@ async function mount(me) {
   if (beamline.style) document.head.append(el("link", { rel: "stylesheet", href: beamline.style }));
   const module = await import(beamline.module);
   grid.replaceChildren();
-  const made = await module.mount(grid, net, tools);
-  if (!made?.common) common(grid);
-  net.on("snapshot", (snapshot) => !glanced && !document.hidden && glance(usualTiles(snapshot)));
+  return module.mount(grid, net, tools);
 }
 
 let mounted = "";
