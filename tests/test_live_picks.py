@@ -382,7 +382,7 @@ def test_after_a_restart_everything_is_as_before(session: Session) -> None:
     assert after["rows_version"] > 0
     # The last micrographs are shown again, from their files.
     for _ in range(200):
-        if len(pictures(again, "micrograph")) == 3:
+        if again.drawn.done == 3:
             break
         threading.Event().wait(0.05)
     shown = pictures(again, "micrograph")

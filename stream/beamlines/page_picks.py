@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ... import __version__
 from ..flow.frame import Failure, Result, RunStart
@@ -25,6 +22,7 @@ from ..live.strips import Strips
 from ..live.table import MOST_ROWS, Table
 from ..live.views import BUDGET, Image, Views, still_image
 from ..sinks.picks.micrograph import PickedMicrograph
+from .picks_blobs import PicksBlobs
 from .picks_stored import Stored, micrograph_of, picked_now
 
 SHOWN_ROWS = 20
@@ -109,6 +107,7 @@ class PicksPage(Page):
         drawing = Drawing(self.views, self._strips)
         self.review = PickReview(marks, self.table, drawing, self.stored.candidates, metrics, wall)
         self.drawn: Latest[Job] = Latest("live pictures", drawing.draw, pause_s=draw_s)
+        self._blobs = PicksBlobs(self.table, self.views, self.stored, self.review)
         self.watch = PicksWatch(self)
         self._waiting, self._load, self._wall = waiting, load, wall
         self._run_since: float | None = None
@@ -193,15 +192,8 @@ class PicksPage(Page):
         return self._strips.after(after)
 
     def blob(self, kind: str, name: str, query: Mapping[str, str]) -> Blob | None:
-        """``micrograph``, ``tile`` (with ``x``, ``y``, ``size``) and ``picks`` of a row's id."""
-        found = self.table.get(name)
-        if found is None:
-            return None
-        if kind == "micrograph":
-            return self._overview(found)
-        if kind == "tile":
-            return self._tile(found, query)
-        return self._picks(found) if kind == "picks" else None
+        """See ``PicksBlobs``."""
+        return self._blobs.blob(kind, name, query)
 
     def act(self, action: str, body: Mapping[str, Any], by: str) -> JSON:
         """``mark`` is ours, everything else the controls'."""
@@ -230,48 +222,6 @@ class PicksPage(Page):
             "oldest_s": 0.0 if waits is None else finite(waits.oldest_s),
             "files": files,
         }
-
-    def _overview(self, found: Micrograph) -> Blob | None:
-        large = self.views.large(found)
-        if large is None:
-            return None
-        pixels, factor = large
-        ny, nx = found.shape
-        head = {"shape": list(pixels.shape), "dtype": "u1", "factor": factor, "ny": ny, "nx": nx}
-        return Blob(pixels.tobytes(), head={**head, "pixel_a": finite(found.pixel_a)}, lasting=True)
-
-    def _tile(self, found: Micrograph, query: Mapping[str, str]) -> Blob | None:
-        words = [query.get(word, "") for word in ("x", "y", "size")]
-        if not all(word.isascii() and word.isdecimal() and len(word) < 7 for word in words):
-            return None
-        x, y, size = map(int, words)
-        pixels = self.views.tile(found, x, y, size)
-        if pixels is None:
-            return None
-        return Blob(pixels.tobytes(), head={"shape": list(pixels.shape), "dtype": "u1", "x": x, "y": y}, lasting=True)
-
-    def _picks(self, found: Micrograph) -> Blob | None:
-        candidates = self.stored.candidates(found)
-        if candidates is None:
-            return None
-        numbers, places = self.review.of(found)
-        ny, nx = found.shape
-        said = {
-            "id": found.id,
-            "name": found.name,
-            **{axis: np.round(getattr(candidates, axis).astype(np.float64), 1).tolist() for axis in ("x", "y")},
-            "score": np.round(candidates.score.astype(np.float64), 4).tolist(),
-            "picked": picked_now(found, candidates).astype(int).tolist(),
-            "truth": [numbers.get(number) for number in range(len(candidates))],
-            "marked": places,
-            "diameter_px": found.diameter_a / found.pixel_a,
-            "box_px": found.box_px,
-            "pixel_a": found.pixel_a,
-            "threshold": finite(found.threshold),
-            "ny": ny,
-            "nx": nx,
-        }
-        return Blob(json.dumps(said, allow_nan=False, separators=(",", ":")).encode(), kind="application/json")
 
     def _redraw(self) -> None:
         """After a restart: the last micrographs again, as far as they are stills."""

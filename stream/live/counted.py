@@ -15,7 +15,7 @@ BINS = 200
 STEPS = 100
 LAST = 10
 HOUR_S = 3600.0
-EDGES = np.linspace(0.0, 1.0, BINS + 1)
+EDGES = tuple(round(at / BINS, 6) for at in range(BINS + 1))
 
 Ints = npt.NDArray[np.int32]
 Grid = tuple[float, ...]
@@ -40,9 +40,9 @@ class Counted:
         """Its counts. Picks of another ``model`` are the same at every threshold: its scores are on another scale."""
         if found.model != model:
             return cls(found, found.picks, np.zeros(BINS, np.int32), np.full(STEPS + 1, found.picks, np.int32))
-        bins = np.diff(len(found.scores) - above(found.scores, EDGES.tolist()))
+        bins = np.diff(len(found.scores) - above(found.scores, EDGES))
         # The last bin has its upper edge, too.
-        bins[-1] = above(found.scores, [float(EDGES[-2])])[0]
+        bins[-1] = above(found.scores, [EDGES[-2]])[0]
         return cls(found, found.picks, bins.astype(np.int32), above(found.scores, grid).astype(np.int32))
 
     def moved(self, threshold: float, when: float) -> Counted:

@@ -45,7 +45,7 @@ class PickReview:
         self._marks, self._table, self._drawing, self._metrics = marks, table, drawing, metrics
         self._candidates, self._wall, self._clock = candidates, wall, clock
         self._lock = threading.Lock()
-        self._known: tuple[tuple[object, ...], float, Curve] | None = None
+        self._known: dict[int, tuple[tuple[object, ...], float, Curve]] = {}
         self._version = 0
 
     def mark(self, body: Mapping[str, Any], by: str) -> None:
@@ -97,19 +97,22 @@ class PickReview:
         return found
 
     def what_if(self, thresholds: Sequence[float], in_force: float | None) -> JSON:
-        """``purity`` and ``recall`` at each of the thresholds: [value, low, high], or None.
-
-        Anew every few seconds at most, although each micrograph changes the totals a little.
-        """
-        with self._lock:
-            key = (self._version, tuple(thresholds), in_force)
-            if self._known is None or self._known[0] != key or self._clock() - self._known[1] > ANEW_S:
-                self._known = (key, self._clock(), self._curve(thresholds, in_force))
-            told = self._known[2]
+        """``purity`` and ``recall`` at each of the thresholds: [value, low, high], or None."""
+        told = self._curve(thresholds, in_force)
         named = (("purity", told.purity), ("recall", told.recall))
         return {name: [None if e is None else e.triple() for e in estimates] for name, estimates in named}
 
     def _curve(self, thresholds: Sequence[float], in_force: float | None) -> Curve:
+        """Anew for each mark, and else every few seconds, although each micrograph changes the totals a little."""
+        with self._lock:
+            key = (self._version, in_force, tuple(thresholds))
+            known = self._known.get(len(thresholds))
+            if known is None or known[0] != key or self._clock() - known[1] > ANEW_S:
+                known = (key, self._clock(), self._estimated(thresholds, in_force))
+                self._known[len(thresholds)] = known
+            return known[2]
+
+    def _estimated(self, thresholds: Sequence[float], in_force: float | None) -> Curve:
         picks, others = self._table.totals()
         model = self._table.model[:HASH]
         marks = [mark for mark in self._marks.latest().values() if mark.kind == "pick" and mark.model == model]

@@ -131,7 +131,7 @@ class Table:
         moment, sums = self._summed(run_since)
         seconds = moment.rows[-1].micrograph.time - moment.rows[0].micrograph.time if moment.rows else 0.0
         counts = {"counts": sums.bins.tolist(), "run": sums.run_bins.tolist()}
-        return {"edges": EDGES.tolist(), **counts, "seconds": seconds}
+        return {"edges": list(EDGES), **counts, "seconds": seconds}
 
     def what_if(self, run_since: float | None = None) -> tuple[Grid, list[int], list[float]]:
         """Thresholds from the floor up to 1, and for each: picks in total, and the median per micrograph.
