@@ -77,6 +77,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "no_folder_events": "the system gives no events of the folder; it is looked into every `source.poll_s`",
         "not_kept": "hits that were judged while a person had paused writing",
         "no_pulses": "a train without pulses, or with none of those selected",
+        "page_bug": "a bug in what the live page shows; it stands still, the analysis goes on",
         "restart": "the sender began again, with numbers we had seen",
         "resumed": "a series that was thought to be over went on",
         "short": "images that a series announced and did not send",

@@ -19,6 +19,7 @@ from beamsieve.stream.emulators.dectris import DectrisEmulator
 from beamsieve.stream.flow.frame import Encoded, Key, Raw, RunEnd, RunStart
 from beamsieve.stream.flow.metrics import Metrics
 from beamsieve.stream.flow.operation import Operation
+from beamsieve.stream.flow.ports import Apart, Listener
 from beamsieve.stream.flow.settings import Where
 from beamsieve.stream.live.changes import Changes
 from beamsieve.stream.live.control import Control
@@ -330,6 +331,32 @@ def Judge() -> Any:  # noqa: N802
             return [Result(Frame(raw.key, np.zeros((1, 1)), raw.arrived, 0.0), Outcome.REJECTED, 0.0) for raw in raws]
 
     return Each("judge", Work())
+
+
+def test_a_bug_in_what_shows_frames_ends_the_page_and_not_the_daemon(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[str] = []
+
+    class Buggy(Listener):
+        def start(self, mark: RunStart) -> None:
+            heard.append("start")
+
+        def write(self, results: Sequence[Any]) -> Sequence[Any]:
+            heard.append("write")
+            raise KeyError("a bug")
+
+        def close(self) -> None:
+            heard.append("close")
+
+    metrics = Metrics("t")
+    apart = Apart(Buggy(), metrics)
+    apart.start(RunStart("r"))
+    assert apart.write([]) == ()
+    assert apart.write([]) == ()
+    apart.flush()
+    apart.close()
+    assert heard == ["start", "write"]
+    assert metrics.events() == {"page_bug": 1}
+    assert "the analysis goes on" in caplog.text
 
 
 # --- on the real beamline ------------------------------------------------------------------------------------------

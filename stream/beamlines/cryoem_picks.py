@@ -28,7 +28,7 @@ from ..flow.infer import Infer
 from ..flow.life import ServiceSettings
 from ..flow.metrics import MICROGRAPH_LATENCY_S, Metrics
 from ..flow.pipeline import Pipeline
-from ..flow.ports import Listener, Sink, Source
+from ..flow.ports import Apart, Listener, Sink, Source
 from ..flow.settings import ConfigError, Settings, Where
 from ..flow.stages import Each
 from ..flow.yields import Yields
@@ -146,7 +146,7 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
     levers = PickLevers(picking.work, candidates, picks, lambda title, now: pipeline.new_run(title, now=now), metrics)
     control = Control(levers, metrics, changes)
     page = _page(settings, picking, source, control, levers)
-    listeners: list[Sink] = [Remember(source)] if page is None else [Remember(source), page.watch]
+    listeners: list[Sink] = [Remember(source)] if page is None else [Remember(source), Apart(page.watch, metrics)]
     pipeline = picking.pipeline(source, listeners, control.restore)
     token = settings.service.token_at(base, picks.directory)
     return Daemon(pipeline, source, picks, picking.yields, picking.model, picking.work, journal, page, token)

@@ -25,7 +25,7 @@ from ..flow.infer import Infer
 from ..flow.life import ServiceSettings
 from ..flow.metrics import Metrics
 from ..flow.pipeline import Pipeline
-from ..flow.ports import Source
+from ..flow.ports import Apart, Source
 from ..flow.settings import ConfigError, Settings, Where
 from ..flow.stages import Each, Stage
 from ..live.changes import Changes
@@ -41,6 +41,7 @@ from .candidates import Candidates
 from .classify import Classify, ModelSettings
 from .control_hits import HitLevers
 from .hits import Keep, KeepSettings, Screen, ScreenSettings, View
+from .looks import Looks
 from .page_hits import HitsPage
 
 MODULES = "missing; frames of {shape} have modules: name the .geom file that places them, or set model: null"
@@ -136,7 +137,8 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
     )
     levers = HitLevers(model, candidates, keep, files, lambda title, now: pipeline.new_run(title, now=now), metrics)
     control = Control(levers, metrics, changes)
-    page = _page(settings, metrics, control, directory, model)
+    looks = Looks(settings.detector, base, decode.mask_of)
+    page = _page(settings, metrics, control, directory, model, looks)
     metrics.operation.free_bytes = lambda: room_in(directory)
 
     def warm_up() -> None:
@@ -148,7 +150,7 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
     pipeline = Pipeline(
         open_source(source, metrics),
         stages,
-        [files] if page is None else [files, page.watch],
+        [files] if page is None else [files, Apart(page.watch, metrics)],
         metrics,
         queue=settings.flow.queue,
         queue_bytes=settings.flow.queue_mb * 10**6,
@@ -161,7 +163,7 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
 
 
 def _page(
-    settings: XfelHits, metrics: Metrics, control: Control, directory: Path, model: Classify | None
+    settings: XfelHits, metrics: Metrics, control: Control, directory: Path, model: Classify | None, looks: Looks
 ) -> HitsPage | None:
     if not settings.service.page:
         return None
@@ -172,6 +174,7 @@ def _page(
         directory=directory,
         to_input=None if model is None else model.input_of,
         labels=CLASSES,
+        looks=looks,
     )
 
 

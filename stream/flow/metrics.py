@@ -183,6 +183,11 @@ class Metrics:
         """The ledger now."""
         return self.ledger.tally()
 
+    def bytes_read(self) -> int:
+        """Bytes of images read, as they came."""
+        with self._lock:
+            return self._bytes
+
     def which_model(self) -> Mapping[str, str]:
         """The model that answers: name, version, hash, device, dtype; empty before there is one."""
         return dict(self._model)

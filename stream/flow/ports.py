@@ -5,10 +5,13 @@ These are protocols, so that a source or a sink depends on nothing but the shape
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .frame import Failure, Incoming, Key, Result, RunEnd, RunStart
+
+log = logging.getLogger(__name__)
 
 
 class Facts(Protocol):
@@ -81,6 +84,53 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """The last call but ``lost``, also after an abort: leave only files that open."""
+
+
+class Apart:
+    """A sink that may fail without ending the daemon: what shows frames must never cost one.
+
+    The first bug of ``sink`` is logged; from then on it hears nothing more. ``facts`` hear of it as ``page_bug``.
+    """
+
+    def __init__(self, sink: Sink, facts: Facts) -> None:
+        self._sink: Sink | None = sink
+        self._facts = facts
+
+    def start(self, mark: RunStart) -> None:
+        """See ``Sink``, as all that follows."""
+        self._try(lambda sink: sink.start(mark))
+
+    def write(self, results: Sequence[Result]) -> Sequence[Failure]:
+        """Keeps nothing, so that nothing can fail."""
+        self._try(lambda sink: sink.write(results))
+        return ()
+
+    def end(self, mark: RunEnd) -> None:
+        """The run is over."""
+        self._try(lambda sink: sink.end(mark))
+
+    def flush(self) -> None:
+        """About every second."""
+        self._try(lambda sink: sink.flush())
+
+    def lost(self) -> Sequence[Failure]:
+        """Nothing is lost."""
+        return ()
+
+    def close(self) -> None:
+        """The last call."""
+        self._try(lambda sink: sink.close())
+
+    def _try(self, do: Callable[[Sink], object]) -> None:
+        sink = self._sink
+        if sink is None:
+            return
+        try:
+            do(sink)
+        except Exception:
+            self._sink = None
+            self._facts.event("page_bug")
+            log.exception("a bug in what shows frames: the page stands still from here on, the analysis goes on")
 
 
 class Listener:

@@ -117,15 +117,7 @@ class Common:
     def _sample(self) -> Sample:
         metrics = self.metrics
         stages = {name: dict(seconds) for name, seconds in metrics.stage_seconds().items()}
-        return Sample(self._clock(), metrics.tally().read, _bytes_read(metrics), stages, metrics.verdicts())
-
-
-def _bytes_read(metrics: Metrics) -> float:
-    """Bytes of images read, as Prometheus is told."""
-    for family in metrics.collect():
-        if family.name == "beamsieve_read_bytes":
-            return float(family.samples[0].value)
-    return 0.0
+        return Sample(self._clock(), metrics.tally().read, metrics.bytes_read(), stages, metrics.verdicts())
 
 
 def _labelled(verdicts: Mapping[tuple[str, str], int], label: str) -> int:
