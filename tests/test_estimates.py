@@ -13,7 +13,7 @@ import pytest
 from beamsieve.stream.flow.rates import wilson
 from beamsieve.stream.formats.marks import Mark
 from beamsieve.stream.live.estimates import Estimate, Totals, curve, purity, recall
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 IN_FORCE = 0.9
@@ -187,6 +187,7 @@ marks_of_a_run = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(marks_of_a_run, st.integers(0, 10_000), st.integers(0, 10_000), st.lists(st.floats(0, 1), min_size=1))
 def test_bookkeeping(rows: list[tuple[bool, float, float]], accepted: int, rejected: int, at: list[float]) -> None:
     marks = [frame(t, s, s >= IN_FORCE, weight=1.0 if s >= IN_FORCE else w) for t, s, w in rows]

@@ -6,8 +6,9 @@ import errno
 import json
 import logging
 import math
-import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from beamsieve.stream.formats.marks import is_marks, mark_of, pixels_path, read_
 from beamsieve.stream.live import marks as marks_module
 from beamsieve.stream.live.history import Lines
 from beamsieve.stream.live.marks import Mark, Marks
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -46,6 +47,7 @@ def test_lines_survive_what_a_kill_leaves(tmp_path: Path, caplog: pytest.LogCapt
     assert "Käfig" in lines.path.read_text("utf-8")
 
 
+@settings(deadline=None, max_examples=40)  # every line waits for the disk
 @given(at=st.integers(0, 60), text=st.text(max_size=10))
 def test_a_cut_anywhere_costs_one_line_at_most(tmp_path_factory: pytest.TempPathFactory, at: int, text: str) -> None:
     path = tmp_path_factory.mktemp("cut") / "x.jsonl"
@@ -81,18 +83,24 @@ def test_what_json_cannot_hold_is_refused(tmp_path: Path, value: object) -> None
     assert not lines.path.exists()
 
 
-def _many(path: str, who: int, count: int) -> None:
-    lines = Lines(Path(path))
-    for number in range(count):
-        lines.append({"who": who, "number": number, "long": "x" * 300})
+MANY = """
+import sys
+from pathlib import Path
+from beamsieve.stream.live.history import Lines
+
+lines = Lines(Path(sys.argv[1]))
+for number in range(int(sys.argv[3])):
+    lines.append({"who": int(sys.argv[2]), "number": number, "long": "x" * 300})
+"""
 
 
-def test_two_processes_and_threads_do_not_interleave(tmp_path: Path) -> None:
+def _many(path: Path, who: int, count: int) -> None:
+    subprocess.run([sys.executable, "-c", MANY, str(path), str(who), str(count)], check=True)
+
+
+def test_processes_do_not_interleave(tmp_path: Path) -> None:
     path, count = tmp_path / "shared.jsonl", 60
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_many, args=(str(path), who, count)) for who in (0, 1)]
-    threads = [threading.Thread(target=_many, args=(str(path), who, count)) for who in (2, 3)]
-    workers: list[Any] = [*processes, *threads]
+    workers = [threading.Thread(target=_many, args=(path, who, count)) for who in range(4)]
     for one in workers:
         one.start()
     for one in workers:

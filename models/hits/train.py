@@ -30,7 +30,7 @@ from .simulator import join
 from .training_data import OnDevice, Split, choose_device, normalisation, simulate_for, split_by_model
 
 
-def _augment(x: Tensor, code: Tensor) -> Tensor:
+def augment(x: Tensor, code: Tensor) -> Tensor:
     """Flip horizontally (bit 0), vertically (bit 1), transpose (bit 2)."""
     pick = [((code >> bit) & 1).bool()[:, None, None, None] for bit in range(3)]
     x = torch.where(pick[0], x.flip(3), x)
@@ -85,7 +85,7 @@ class Trainer:
             x = (compress(self.data.photons(index), o.input) - self.mean) / self.std
             y = self.data.labels[index]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=o.amp and self.device.type == "cuda"):
-                scores = self.net(_augment(x, codes[index]))
+                scores = self.net(augment(x, codes[index]))
             loss = cross_entropy(scores.float(), y)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -69,11 +69,26 @@ def hits(
     test_patterns: Annotated[int | None, typer.Option(min=0, help="per row of the final evaluation; 0: none")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="processes that simulate; default: all cores")] = None,
     cache: Annotated[Path | None, typer.Option(help="folder that keeps simulated blocks")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="bundle to go on from, with --add")] = None,
+    add: Annotated[list[Path] | None, typer.Option(help="marks.jsonl of reviewed frames; repeatable")] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="with --add: keep it also where it is not better")] = False,
 ) -> None:
     """Train ResNet-10 to tell how many particles a pulse hit: 0, 1, 2, 3, or 4 and more.
 
-    Exit code 0: the bundle is in --out. 1: a file or folder cannot be written. 2: a wrong option.
+    Or go on from a bundle with frames that were marked right or wrong on the live page: beamsieve train hits --from
+    hits-resnet10 --add marks.jsonl --out NEW. It rehearses simulated patterns beside them; about 30 % of the marks are
+    held back, in whole runs or stretches of time, and the bundle is written only if it does better on them.
+
+    Exit code 0: the bundle is in --out. 1: a file or folder cannot be written, or --add made it no better. 2: a wrong
+    option.
     """
+    if start is not None or add or anyway:
+        from .train_hits import from_marks
+
+        given = {k: v for k, v in locals().items() if k not in {"out", "start", "add", "anyway", "from_marks"}}
+        given |= {"recipe": None if recipe == "paper" else recipe, "device": None if device == "auto" else device}
+        from_marks(start, add or [], out, anyway, given)
+        return
     from ...models.hits.recipes import make_options, parse_mix
     from ...models.hits.train import train, unwritable
 
