@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +198,7 @@ def specimen() -> Metrics:
     seen.operation.threshold = lambda: 0.5
     seen.operation.free_bytes = lambda: 1e12
     seen.operation.run("1", "lysozyme, jet 2")
-    seen.operation.shadowed(product((True, False), repeat=2))
+    seen.operation.shadowed((a, b) for a in (True, False) for b in (True, False))
     return seen
 
 

@@ -45,9 +45,9 @@ def demo(
     Ctrl-C ends it cleanly at any time. Needs no GPU, no configuration and no network. --jet-off shows what a hit rate
     does when the injector stops.
     """
-    for text in jet_off or []:
+    for span in jet_off or []:
         try:
-            pause(text)
+            pause(span)
         except ValueError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(2) from None
