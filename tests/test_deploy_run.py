@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import http.client
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from beamsieve.stream.commands.deploy import deploy
 from typer.testing import CliRunner
 
@@ -92,7 +94,7 @@ def members(word: str) -> set[str]:
 def manager(tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(tmp_path / "notify"))
-        server.settimeout(45)
+        server.settimeout(35)
         yield server, str(tmp_path / "notify")
 
 
@@ -120,6 +122,41 @@ def test_the_unit_starts_feeds_the_watchdog_and_drains(site: Path, manager: tupl
     assert "STOPPING=1" in rest
     assert json.loads((site / "logs/beamsieve/hits.json").read_text())["xfel_hits"]
     assert healthcheck(site).returncode != 0, "nobody answers any more"
+
+
+def test_the_containers_command_opens_metrics_and_readiness_and_keeps_the_page_closed(
+    site: Path, manager: tuple[socket.socket, str]
+) -> None:
+    server, address = manager
+    service = yaml.safe_load((site / "out/compose/compose.yaml").read_text())["services"]["hits"]
+    places = {"/etc/beamsieve": site / "out/config", "/run/secrets/page_token": site / "out/compose/page_token"}
+    words = service["command"]
+    for inside, outside in places.items():
+        words = [word.replace(inside, str(outside)) for word in words]
+    lit = ["--set", "model=null", "--set", "screen={}"]  # starts sooner
+    program = shlex.split(values(site, "ExecStart")[0])[0]
+    environ = os.environ | {"NOTIFY_SOCKET": address, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([program, *words, *lit], env=environ, stderr=subprocess.PIPE, text=True) as daemon:
+        try:
+            assert server.recv(4096) == b"READY=1"
+            port = int(service["environment"]["BEAMSIEVE_PORT"])
+            assert ask(port, "/metrics") == 200
+            assert ask(port, "/readyz") in {200, 503}
+            assert ask(port, "/live/facts") == 401
+            token = (site / "out/compose/page_token").read_text().strip()
+            assert ask(port, "/live/facts", token) == 200
+        finally:
+            daemon.terminate()
+            daemon.communicate(timeout=20)
+
+
+def ask(port: int, path: str, token: str = "") -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def waiting(server: socket.socket) -> bool:
