@@ -598,6 +598,18 @@ def test_a_mark_that_does_not_arrive_is_not_shown_as_kept(eyes: Eyes) -> None:
     assert "marked" not in eyes.text(".question")
 
 
+def test_a_strip_stands_still_under_the_mouse(eyes: Eyes) -> None:
+    eyes.show('[data-area="strips"]')
+    first = '.strip-block[data-group="rejected"] .thumb'
+    ActionChains(eyes.driver).move_to_element(eyes.one(first)).perform()
+    eyes.until(lambda: "held" in eyes.text('.strip-block[data-group="rejected"] .note'))
+    before = eyes.one(first).get_attribute("aria-label")
+    time.sleep(1.3)
+    assert eyes.one(first).get_attribute("aria-label") == before
+    ActionChains(eyes.driver).move_to_element(eyes.one('[data-area="strips"] h2')).perform()
+    eyes.until(lambda: eyes.one(first).get_attribute("aria-label") != before)
+
+
 def pixel(eyes: Eyes) -> tuple[int, int, int]:
     """Row, column and value that the viewer tells of what is under the mouse."""
     told = str(eyes.until(lambda: eyes.text(".viewer .under")))

@@ -184,7 +184,7 @@ export function mount(root, net, tools) {
   const streams = flow({ what: "frames" });
   const lost = new Lost();
   const last = el("div", { class: "column" }, parts.classes.root, parts.control.log.root);
-  root.append(curve.root, parts.scores.root, parts.frames.root, parts.review.root, parts.powder.root, parts.control.root, streams.ledger, streams.stages, last);
+  root.append(curve.root, parts.scores.root, parts.frames.root, parts.review.root, parts.powder.root, last, streams.ledger, streams.stages, parts.control.root);
   net.on("snapshot", (snapshot) => {
     const minute = snapshot.hits?.windows?.find(({ name }) => name === "1 min");
     tools.title(minute ? fmt.percent(minute.rate) : "");

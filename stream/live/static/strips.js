@@ -23,12 +23,13 @@ class Strip {
     this.root = el("div", { class: "strip-block", dataset: { group: group.key } }, el("header", {}, el("h3", { text: group.title }), this.note), this.row);
     this.shown = onScreen(this.root);
     new ResizeObserver(() => this.fit()).observe(this.row);
-    for (const name of ["pointerleave", "focusout"]) this.row.addEventListener(name, () => queueMicrotask(() => this.tick()));
+    this.pointed = false; // by a mouse: where a finger has tapped, the browser says "hovered" until the next tap
+    this.row.addEventListener("pointerenter", (event) => (this.pointed = event.pointerType === "mouse"));
+    this.row.addEventListener("pointerleave", () => (this.pointed = false));
   }
 
   held() {
-    const pointed = matchMedia("(hover: hover)").matches && this.row.matches(":hover"); // a tapped place stays "hovered"
-    return pointed || this.row.querySelector(":focus-visible") !== null;
+    return this.pointed || this.row.querySelector(":focus-visible") !== null;
   }
 
   take(picture) {
