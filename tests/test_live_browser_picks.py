@@ -471,6 +471,21 @@ def test_a_pick_is_marked_right_and_wrong_by_key(window: Window) -> None:
     window.until(lambda: len(window.marks()) == 2, "the second verdict")
     assert window.marks()[1] == {"id": f"{row}/1", "verdict": "wrong"}
     assert {by for _, _, by in window.page.acts} == {"Ada"}
+    assert window.find(".buttons button[data-verdict=right]").is_enabled()
+
+
+def test_keys_zoom_at_the_selected_pick(window: Window) -> None:
+    window.keys("canvas.field", "jj")
+    window.until(lambda: f"score {window.page.scores[1]:.3f}" in window.text(".what"), "the second pick")
+    size = window.find("canvas.field").size
+    scale = min(size["width"] / NX, size["height"] / NY)
+    x = size["width"] / 2 + (window.page.x[1] + 0.5 - NX / 2) * scale
+    y = size["height"] / 2 + (window.page.y[1] + 0.5 - NY / 2) * scale
+    window.keys("canvas.field", "+" * 6)
+    window.click("canvas.field", 5, 5)
+    window.until(lambda: "Click a pick" in window.text(".what"), "nothing selected in the corner")
+    window.click("canvas.field", x, y)
+    window.until(lambda: f"score {window.page.scores[1]:.3f}" in window.text(".what"), "the pick where it was")
 
 
 def test_a_missed_particle_is_marked_where_it_is_also_when_zoomed(window: Window) -> None:

@@ -6,8 +6,9 @@ const STEP = 0.2;
 /**
  * Listen on `canvas`. `changed()`: the view moved. `click(sx, sy, event)`: a tap or click that moved nothing, in CSS
  * pixels of the canvas. `keys`: {key: action} beyond those for zoom and pan. `hover(sx, sy)`: the mouse is there.
+ * `anchor()`: the screen point that stays where it is when keys and buttons zoom, or [] for the middle.
  */
-export function gestures(canvas, view, { changed, click, hover, keys = {} }) {
+export function gestures(canvas, view, { changed, click, hover, anchor, keys = {} }) {
   const down = new Map(); // pointer id -> [x, y]
   let moved = false;
   const moves = () => {
@@ -63,9 +64,9 @@ export function gestures(canvas, view, { changed, click, hover, keys = {} }) {
     moves();
   };
   const own = {
-    "+": () => zoom(1.5),
-    "=": () => zoom(1.5),
-    "-": () => zoom(1 / 1.5),
+    "+": () => zoom(1.5, ...anchor()),
+    "=": () => zoom(1.5, ...anchor()),
+    "-": () => zoom(1 / 1.5, ...anchor()),
     0: () => {
       view.fit();
       moves();
@@ -85,7 +86,7 @@ export function gestures(canvas, view, { changed, click, hover, keys = {} }) {
     action();
   });
   moves();
-  return { zoom, fit: own[0] };
+  return { closer: own["+"], wider: own["-"], fit: own[0] };
 }
 
 /** One finger stays at `still`, the other goes `from` `to`. */

@@ -45,6 +45,7 @@ export class Micrograph {
       changed: () => this.draw(),
       click: (sx, sy, event) => this.#click(sx, sy, event.shiftKey),
       hover: (sx, sy) => told.hover(...this.view.toPick(sx, sy)),
+      anchor: () => this.#anchor(),
       keys,
     });
     new ResizeObserver(() => this.#resize()).observe(canvas);
@@ -127,6 +128,14 @@ export class Micrograph {
     shown.sort((a, b) => score[b] - score[a]);
     const at = shown.indexOf(this.selected);
     this.select(shown[at < 0 ? 0 : (at + by + shown.length) % shown.length]);
+  }
+
+  /** Where the selected pick is on the screen, if it is seen. */
+  #anchor() {
+    const { picks } = this.circles;
+    if (this.selected < 0 || !picks) return [];
+    const [sx, sy] = this.view.ofPick(picks.x[this.selected], picks.y[this.selected]);
+    return sx >= 0 && sy >= 0 && sx <= this.view.width && sy <= this.view.height ? [sx, sy] : [];
   }
 
   #click(sx, sy, shift) {

@@ -176,8 +176,8 @@ function controls() {
       circles.addEventListener("change", () => set(view.circles, "hidden", !circles.checked, view));
       candidates.addEventListener("change", () => set(view.circles, "candidates", candidates.checked, view));
       adding.addEventListener("change", () => set(view, "adding", adding.checked, view));
-      zoom[0].addEventListener("click", () => view.gestures.zoom(1.5));
-      zoom[1].addEventListener("click", () => view.gestures.zoom(1 / 1.5));
+      zoom[0].addEventListener("click", () => view.gestures.closer());
+      zoom[1].addEventListener("click", () => view.gestures.wider());
       zoom[2].addEventListener("click", () => view.gestures.fit());
       for (const one of verdicts) one.addEventListener("click", () => mark(one.dataset.verdict));
     },

@@ -45,7 +45,7 @@ export function tiles({ yield: found, waiting }) {
     { key: "last", label: "Picks, last", value: fmt.count(last), note: "of the newest micrograph" },
     { key: "median", label: "Median, session", value: fmt.count(session), note: `of ${fmt.count(micrographs)} micrographs` },
     { key: "particles", label: "Particles", value: fmt.count(particles), note: "picked in this session" },
-    { key: "speed", label: "Micrographs per hour", value: fmt.count(hourly), note: files ? `${fmt.count(files)} files wait` : "no file waits" },
+    { key: "speed", label: "Micrographs per hour", value: fmt.count(hourly), note: files ? `${fmt.count(files)} ${files === 1 ? "file waits" : "files wait"}` : "no file waits" },
   ];
 }
 
