@@ -102,7 +102,7 @@ def notes(site: Site, parts: Sequence[str]) -> Iterator[str]:
     if "systemd" in parts:
         yield from _notes_systemd(site)
     if "slurm" in parts:
-        yield f"slurm: every node must see {site.folder} and {site.data}, and you must be allowed to write there (--data)"
+        yield f"slurm: every node must see {site.folder} and {site.data}, and you must be able to write there (--data)"
     if {"prometheus", "compose", "alertmanager"} & set(parts):
         yield "alertmanager/alertmanager.yml: its receivers are placeholders; put yours there"
 
