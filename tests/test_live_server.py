@@ -559,6 +559,17 @@ def test_it_closes_within_a_second_whoever_is_there(page: Shown, caplog: pytest.
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+def test_a_browser_that_reads_sees_the_end(page: Shown) -> None:
+    server = serve(page)
+    with browser(server) as web, web.stream("GET", "/live/events") as stream:
+        lines = stream.iter_lines()
+        assert next(lines) == "retry: 2000"
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        assert sum(1 for _ in lines) < 100, "to the last chunk, or this would raise"
+        closing.join()
+
+
 # --- acts -----------------------------------------------------------------------------------------------------------
 
 
