@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,10 +241,14 @@ def _review_ten(one: Operator) -> None:
     ActionChains(one.driver).send_keys("r").perform()
     for n in range(1, 11):
         ActionChains(one.driver).send_keys("y").perform()
-        one.until(lambda n=n: len({line["id"] for line in one.beam.lines("marks.jsonl")}) >= n, f"mark {n}", 15)
+        one.until(partial(_marked, one, n), f"mark {n}", 15)
     marks = one.beam.lines("marks.jsonl")
     assert {mark["by"] for mark in marks} == {NAME}
     assert one.beam.metric('beamsieve_review_marks_total{verdict="right"}') == 10
+
+
+def _marked(one: Operator, n: int) -> bool:
+    return len({line["id"] for line in one.beam.lines("marks.jsonl")}) >= n
 
 
 def _swap_the_model(one: Operator) -> None:
@@ -266,4 +271,5 @@ def _judged(one: Operator) -> float:
 
 def _model(one: Operator) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{one.beam.port}/metrics", timeout=5) as answer:
-        return next(line for line in answer.read().decode().splitlines() if line.startswith("beamsieve_model_info"))
+        lines: list[str] = answer.read().decode().splitlines()
+    return next(line for line in lines if line.startswith("beamsieve_model_info"))

@@ -147,7 +147,13 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
     control = Control(levers, metrics, changes)
     page = _page(settings, picking, source, control, levers)
     listeners: list[Sink] = [Remember(source)] if page is None else [Remember(source), Apart(page.watch, metrics)]
-    pipeline = picking.pipeline(source, listeners, control.restore)
+
+    def then() -> None:
+        if page is not None:
+            page.open()
+        control.restore()
+
+    pipeline = picking.pipeline(source, listeners, then)
     token = settings.service.token_at(base, picks.directory)
     return Daemon(pipeline, source, picks, picking.yields, picking.model, picking.work, journal, page, token)
 
@@ -162,7 +168,7 @@ def _page(
         controls=control,
         marks=Marks(picking.sink.directory),
         sink_directory=picking.sink.directory,
-        waiting=lambda: [(file.name, file.reason, file.since_s) for file in source.waiting()],
+        waiting=source.waiting_files,
     )
     levers.refreshed = page.refreshed
     return page
