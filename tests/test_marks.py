@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import logging
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
+from beamsieve.stream.commands.marks import marks as marks_command
 from beamsieve.stream.flow.frame import BadData
 from beamsieve.stream.formats.lines import read_lines
 from beamsieve.stream.formats.marks import is_marks, mark_of, pixels_path, read_marks, read_pixels
@@ -23,6 +26,7 @@ from beamsieve.stream.live.history import Lines
 from beamsieve.stream.live.marks import Mark, Marks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
 
 
 def mark(name: str = "7:12", truth: bool | None = True, **other: Any) -> Mark:
@@ -337,3 +341,71 @@ def test_marks_are_known_by_their_content(tmp_path: Path) -> None:
     (tmp_path / "changes.jsonl").write_text('{"time":1,"what":"threshold"}\n')
     (tmp_path / "eman.json").write_text('{"boxes": [[1, 2, "manual"]]}')
     assert [is_marks(tmp_path / n) for n in ("marks.jsonl", "changes.jsonl", "eman.json")] == [True, False, False]
+
+
+def shown(*words: object) -> Result:
+    alone = typer.Typer()
+    alone.command()(marks_command)
+    return CliRunner().invoke(alone, [str(word) for word in words])
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Path:
+    marks = Marks(tmp_path)
+    for number in range(20):
+        one = mark(f"a{number}", number > 0, run="7" if number < 10 else "8", extra={"group": "accepted", "key": "k"})
+        marks.add(one, np.zeros((2, 2), np.float32) if number == 3 else None)
+    for number in range(10):
+        extra = {"group": "random_miss"}
+        miss = mark(f"m{number}", number == 0, by="Bo", score=0.1, accepted=False, weight=50.0, run="8", extra=extra)
+        marks.add(miss)
+    return tmp_path
+
+
+def test_the_table_of_marks(session: Path) -> None:
+    found = shown(session)
+    assert found.exit_code == 0, found.output
+    rows = {line[:8].strip(): line.split()[1:] for line in found.stdout.splitlines()[1:]}
+    assert rows["all"][:3] == ["28", "2", "20"]
+    assert rows["all"][3] == "0.950"
+    assert found.stdout.splitlines()[2].split()[:5] == ["run", "7", "9", "1", "9"]
+    assert any(line.split()[:5] == ["by", "Bo", "9", "1", "1"] for line in found.stdout.splitlines())
+    assert "recall needs --accepted and --rejected" in found.stdout
+    told = shown(session / "marks.jsonl", "--accepted", 100, "--rejected", 400)
+    # 95 true ones of 100 accepted, one of ten rejected: 40.
+    assert f"{95 / 135:.3f} [" in told.stdout
+    assert "recall needs" not in told.stdout
+    assert "19" in shown(session, "--run", "8").stdout
+
+
+def test_marks_as_csv(session: Path) -> None:
+    out = session / "marks.csv"
+    assert shown(session, "--csv", out).exit_code == 0
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 30
+    assert (rows[0]["verdict"], rows[0]["truth"], rows[0]["key"], rows[0]["by"]) == ("wrong", "False", "k", "Ada")
+    assert rows[0]["time"] == "2023-11-14T22:13:20+00:00"
+    assert Path(rows[3]["pixels"]).exists()
+    assert rows[4]["pixels"] == ""
+    assert rows[-1]["weight"] == "50.0"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["nowhere"], 2, "marks.jsonl"),
+        ([".", "--accepted", "3"], 2, "give both, or neither"),
+        ([".", "--run", "9"], 2, "holds no marks of run 9 (there are: 7, 8)"),
+        ([".", "--csv", "no/such/folder.csv"], 1, "folder.csv: cannot be written"),
+    ],
+)
+def test_mistakes_with_marks(
+    session: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, said: str
+) -> None:
+    monkeypatch.chdir(session)
+    (session / "nowhere").mkdir()
+    found = shown(*words)
+    assert found.exit_code == code
+    assert said in found.stderr
+    assert len(found.stderr.splitlines()) == 1

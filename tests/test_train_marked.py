@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import mrcfile
 import numpy as np
 import pytest
 import torch
@@ -17,9 +18,16 @@ from beamsieve.models.hits.evaluate import runner
 from beamsieve.models.hits.marked import Marked, MarkedOptions, check, split_marks
 from beamsieve.models.hits.simulator import Patterns, Recipe, simulate_block
 from beamsieve.models.hits.tuning import balanced, mark_losses, trainable
+from beamsieve.models.particles.candidates import Candidates
+from beamsieve.models.particles.pick import Picker, PickOptions
 from beamsieve.stream.__main__ import app
+from beamsieve.stream.commands.labelled import Reading
+from beamsieve.stream.commands.marked_picks import completed, marked_micrographs, marks_among
 from beamsieve.stream.commands.train_hits import read_marked
+from beamsieve.stream.commands.training_set import Files
+from beamsieve.stream.flow.frame import BadData
 from beamsieve.stream.flow.settings import ConfigError
+from beamsieve.stream.formats.coordinates import micrographs_in, read_coordinates
 from beamsieve.stream.formats.marks import pixels_path, read_marks, read_pixels
 from beamsieve.stream.live.marks import Mark, Marks
 from typer.testing import CliRunner, Result
@@ -257,3 +265,147 @@ def test_json_of_the_scores_is_plain(bundle: Path) -> None:
     assert len(rows) == 8
     assert ("threshold", "0.500", "0.500") in rows
     json.dumps(rows)
+
+
+# --- picks -----------------------------------------------------------------------------------------------------------
+
+
+def pick(micrograph: str, number: int, x: float, y: float, truth: bool | None, **other: Any) -> Mark:
+    given = {"by": "Ada", "time": 1e9 + number, "score": 0.8, "threshold": 0.5, **other}
+    return Mark(
+        f"{micrograph}/{number}", "pick", truth, **given, extra={"micrograph": micrograph, "x": float(x), "y": float(y)}
+    )
+
+
+def test_marked_picks_are_read_as_corrected_ones(tmp_path: Path) -> None:
+    marks = Marks(tmp_path)
+    marks.add(pick("/data/a.mrc", 1, 10, 20, True))
+    marks.add(pick("/data/a.mrc", 2, 30, 40, False))
+    marks.add(pick("/data/b.mrc", 1, 5, 6, True))
+    marks.add(pick("/data/b.mrc", 2, 7, 8, True))
+    marks.add(pick("/data/b.mrc", 2, 7, 8, None))
+    marks.add(Mark("7:1", "frame", True))
+    assert micrographs_in(marks.path) == ("/data/a.mrc", "/data/b.mrc")
+    found = read_coordinates(marks.path, micrograph="a.mrc", shape=(50, 50))
+    assert found.wrong is not None
+    assert (found.x.tolist(), found.y.tolist(), found.wrong.tolist()) == ([10, 30], [20, 40], [False, True])
+    assert len(read_coordinates(marks.path, micrograph="b.mrc")) == 1
+    # Also under another name: its content says what it is.
+    renamed = tmp_path / "session.json"
+    renamed.write_bytes(marks.path.read_bytes())
+    assert len(read_coordinates(renamed, micrograph="a.mrc")) == 2
+    with pytest.raises(BadData, match="lies outside the micrograph"):
+        read_coordinates(marks.path, micrograph="a.mrc", shape=(50, 20))
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"x": 1, "y": 2}, r"extra\.micrograph: missing"),
+        ({"micrograph": "a.mrc", "y": 2}, r"extra\.x: None is no number"),
+        ({"micrograph": "a.mrc", "x": 1, "y": "2"}, r"extra\.y: '2' is no number"),
+    ],
+)
+def test_picks_without_a_place_are_told(tmp_path: Path, extra: dict[str, Any], said: str) -> None:
+    marks = Marks(tmp_path)
+    marks.add(Mark("a", "pick", True, extra=extra))
+    with pytest.raises(BadData, match=said):
+        read_coordinates(marks.path)
+
+
+def test_a_log_of_changes_is_no_table_of_picks(tmp_path: Path) -> None:
+    log = tmp_path / "changes.jsonl"
+    log.write_text('{"time":1,"what":"threshold","old":0.5,"new":0.6}\n')
+    with pytest.raises(BadData, match=r"changes\.jsonl:1: id: None is not a name"):
+        read_coordinates(log)
+
+
+class FewPicks:
+    """Picks the same three places of every micrograph, and one that scores too low."""
+
+    diameter_a, threshold, options = 20.0, 0.9, PickOptions()
+
+    def pick(self, image: Any, pixel_a: float | None) -> Candidates:
+        x, y = np.array([20, 60, 100, 120], np.float32), np.array([20, 60, 100, 20], np.float32)
+        return Candidates(x, y, np.array([0.95, 0.92, 0.7, 0.4], np.float32), np.ones(4, np.float32))
+
+
+def blobs(path: Path, seed: int, count: int = 12) -> tuple[Path, np.ndarray[Any, Any]]:
+    """A micrograph of 160 × 200 pixels of 1 Å with dark discs 20 pixels wide, and their centres (n, 2): x, y."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(np.arange(20, 200, 40), np.arange(20, 160, 40)), -1).reshape(-1, 2)
+    centres = rng.permutation(grid)[:count] + rng.uniform(-4, 4, (count, 2))
+    y, x = np.mgrid[:160, :200]
+    image = rng.normal(0, 0.5, (160, 200)).astype(np.float32)
+    for cx, cy in centres:
+        image -= 2 / (1 + np.exp(np.hypot(x - cx, y - cy) - 9))
+    with mrcfile.new(path) as file:
+        file.set_data(image.astype(np.float32))
+        file.voxel_size = 1.0
+    return path, centres
+
+
+def test_what_nobody_marked_is_what_the_picker_says(tmp_path: Path) -> None:
+    path, _ = blobs(tmp_path / "a.mrc", 1)
+    marks = Marks(tmp_path)
+    marks.add(pick(str(path), 1, 21, 19, True))
+    marks.add(pick(str(path), 2, 60, 61, False))
+    marks.add(pick(str(path), 3, 140, 120, True))
+    found = completed(
+        Files.read([path], Reading((marks.path,))), [marks.path], cast(Picker, FewPicks()), lambda *_: None
+    )
+    (entry,) = found.entries
+    assert sorted(zip(entry["x"], entry["y"], strict=True)) == [(21, 19), (100, 100), (140, 120)]
+    assert (entry["wrong_x"], entry["wrong_y"]) == ([60], [61])
+    # By the card's threshold, where none was noted, the pick of 0.7 is none.
+    unknown = Marks(tmp_path / "other")
+    unknown.add(pick(str(path), 1, 140, 120, True, threshold=float("nan")))
+    files = Files.read([path], Reading((unknown.path,)))
+    (entry,) = completed(files, [unknown.path], cast(Picker, FewPicks()), lambda *_: None).entries
+    assert sorted(entry["x"]) == [20, 60, 140]
+
+
+def test_marks_name_their_micrographs(tmp_path: Path) -> None:
+    here, _ = blobs(tmp_path / "a.mrc", 1)
+    other = tmp_path / "c.mrc"
+    marks = Marks(tmp_path)
+    marks.add(pick("a.mrc", 1, 1, 2, True))
+    assert marked_micrographs([marks.path], []) == [here]
+    assert marked_micrographs([marks.path], [other, here]) == [here]
+    with pytest.raises(ConfigError, match="holds no marks of the micrographs that are named"):
+        marked_micrographs([marks.path], [other])
+    marks.add(pick("/gone/b.mrc", 1, 1, 2, True))
+    with pytest.raises(ConfigError, match=r"b\.mrc: was marked, and is not there; name the micrographs where"):
+        marked_micrographs([marks.path], [])
+    table = tmp_path / "picks.csv"
+    table.write_text("x,y\n1,2\n")
+    assert marks_among([marks.path])
+    assert not marks_among([table])
+    with pytest.raises(ConfigError, match="some are marks of the live page and some are not"):
+        marks_among([marks.path, table])
+
+
+def test_a_picker_goes_on_from_marks(tmp_path: Path) -> None:
+    few = ("--epochs", 2, "--threads", 1, "--set", "steps=8", "--set", "batch=16", "--set", "cells=3")
+    for number in range(3):
+        path, centres = blobs(tmp_path / f"a{number}.mrc", number)
+        path.with_suffix(".csv").write_text("x,y\n" + "".join(f"{x:.1f},{y:.1f}\n" for x, y in centres))
+    first = tmp_path / "first"
+    names = [tmp_path / f"a{number}.mrc" for number in range(3)]
+    given = ("train", "particles", *names, "--diameter", 20, "--input-pixel", 1, *few, "--out", first)
+    done = beamsieve(*given)
+    assert done.exit_code == 0, done.output
+    marks = Marks(tmp_path / "session")
+    new, centres = blobs(tmp_path / "b.mrc", 9)
+    for number, (x, y) in enumerate(centres[:3]):
+        marks.add(pick(str(new), number, x, y, True))
+    marks.add(pick(str(new), 9, 2, 3, False))
+    second = tmp_path / "second"
+    start = ("--from", first / "particles.pt", "--add", marks.path)
+    done = beamsieve("train", "particles", *start, *few, "--out", second)
+    assert done.exit_code == 0, done.output
+    told = json.loads((second / "micrographs.json").read_text())["sources"][1]["files"]
+    assert [entry["path"] for entry in told] == [str(new)]
+    assert (told[0]["wrong_x"], told[0]["wrong_y"]) == ([2.0], [3.0])
+    assert len(told[0]["x"]) >= 3
+    assert load_bundle(second / "particles.pt").card.training["training"]["verified_false_positives"] == 1

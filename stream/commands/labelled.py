@@ -105,7 +105,7 @@ def _of(path: Path, tables: Sequence[Path], how: Reading) -> Path | None:
 
 
 def _names(table: Path, micrograph: Path) -> bool:
-    if table.suffix.lower() not in {".star", ".cs", ".csv", ".tsv"}:
+    if table.suffix.lower() not in {".star", ".cs", ".csv", ".tsv", ".jsonl"}:
         return False
     try:
         return any(name and same_micrograph(name, micrograph.name) for name in micrographs_in(table))

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..flow.settings import ConfigError
+from .marked_picks import completed, marked_micrographs, marks_among
 from .mistakes import user_mistakes
 from .run import config_errors
 
 if TYPE_CHECKING:
+    from ...models.particles.pick import Picker
     from ...models.particles.recipes import Options, Progress
     from .training_set import Files, Simulation
 
@@ -53,7 +55,7 @@ def particles(
     start: Annotated[str | None, typer.Option("--from", help="bundle to go on from: a name, or its .pt file")] = None,
     add: Annotated[
         list[Path] | None,
-        typer.Option(help="corrected picks of MICROGRAPHS (with a column verdict)"),
+        typer.Option(help="corrected picks of MICROGRAPHS (with a column verdict), or marks.jsonl of the live page"),
     ] = None,
     positives: Annotated[int | None, typer.Option(min=10, help="train from so many particles and no more")] = None,
     validation: Annotated[float | None, typer.Option(help="share of the micrographs held back. Default: 0.2")] = None,
@@ -74,6 +76,8 @@ def particles(
     The loop of Zhu et al. (2017): pick other micrographs, correct the picks (CSV with micrograph, x, y, verdict: right
     or wrong), and go on: beamsieve train particles OTHERS --from OUT/particles.pt --add corrected.csv --out NEW.
     The new ones join what the bundle was trained on, which is remembered beside it.
+    Marks of the live page (--add marks.jsonl) are of some picks only: the micrographs, which they name, are picked with
+    the bundle at the threshold of that time; all picks but those marked wrong then count as particles.
 
     Exit code 1: a file cannot be read or written. 2: a wrong option.
     """
@@ -94,6 +98,7 @@ class _Asked:
     def __init__(self, given: dict[str, Any]) -> None:
         self.g = given
         self.files: list[Path] = given["micrographs"] or []
+        self.marks = bool(given["add"]) and marks_among(given["add"])
         used = (given["out"] / "checkpoint.pt").exists() and not given["resume"]
         rules = {
             "nothing to train from: name micrographs, or conditions with --simulate paper": self.files
@@ -102,7 +107,7 @@ class _Asked:
             "--simulate makes its own micrographs: leave the files out": not (self.files and given["simulate"]),
             "--add belongs to a bundle to go on from: give --from": not given["add"] or given["start"],
             "--add takes the coordinates: leave --coordinates out": not (given["add"] and given["coordinates"]),
-            "--add: name the micrographs that the corrections are of": not given["add"] or self.files,
+            "--add: name the micrographs that the corrections are of": not given["add"] or self.files or self.marks,
             f"--out {given['out']}: holds a training; go on with --resume, or name another folder": not used,
             "--diameter: state the particle's, in ångström": given["diameter"] or given["simulate"] or given["start"],
         }
@@ -115,7 +120,7 @@ class _Asked:
         from ...models.particles.train import train
         from .training_set import TrainingSet
 
-        source = self._source()
+        source = self._source(progress)
         options = self._options()
         before = TrainingSet.of_bundle(self.g["start"]) if self.g["add"] else TrainingSet()
         old, new = before.labelled(progress), source.labelled(progress)
@@ -125,8 +130,8 @@ class _Asked:
         assert made is not None  # it is None only where it was told to stop early
         return made
 
-    def _source(self) -> Files | Simulation:
-        """What is given to train on, checked as far as that goes without reading images."""
+    def _source(self, progress: Progress) -> Files | Simulation:
+        """What is given to train on, checked as far as can be without reading images; marked micrographs are picked."""
         from .labelled import Reading
         from .pick import find
         from .training_set import Files, Simulation
@@ -139,7 +144,19 @@ class _Asked:
             simulation.check()
             return simulation
         how = Reading(tuple(g["add"] or g["coordinates"] or ()), g["pixel_size"], g["box_size"], g["invert_y"])
-        return Files.read(find(self.files), how)
+        files = find(self.files)
+        if not self.marks:
+            return Files.read(files, how)
+        return completed(Files.read(marked_micrographs(g["add"], files), how), g["add"], self._picker(), progress)
+
+    def _picker(self) -> Picker:
+        """The bundle to go on from, as it picks what was not marked."""
+        from ...models.bundle import load_bundle
+        from ...models.particles.pick import Picker
+
+        return Picker(
+            load_bundle(self.g["start"]), device="cpu", threads=self.g["threads"], diameter_a=self.g["diameter"]
+        )
 
     def _diameter_a(self) -> float:
         from .training_set import volume

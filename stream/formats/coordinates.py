@@ -1,4 +1,4 @@
-"""Centres of particles from any file that gives them: EMAN, RELION, crYOLO, cryoSPARC, CSV, JSON."""
+"""Centres of particles from any file that gives them: EMAN, RELION, crYOLO, cryoSPARC, CSV, JSON, marks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..flow.frame import BadData
-from . import box, cbox, cryosparc, eman, plain, relion
+from . import box, cbox, cryosparc, eman, marks, plain, relion
 from .centres import REASON, Coordinates, Tables, upside_down
 
 __all__ = ["ENDINGS", "Coordinates", "micrographs_in", "read_coordinates", "same_micrograph"]
@@ -78,6 +78,8 @@ def _read(path: Path, box_px: int | None, _mtime: int, _size: int) -> Tables:
     ending = path.suffix.lower()
     if ending in _MANY:
         return _MANY[ending](path)
+    if ending in _MAYBE_MARKS and marks.is_marks(path):
+        return marks.read_picks(path)
     if ending not in _ONE:
         raise BadData(REASON, f"{path}: unknown ending; coordinates come as {', '.join(ENDINGS)}")
     return {"": _ONE[ending](path, box_px)}
@@ -88,7 +90,9 @@ _MANY: dict[str, Callable[[Path], Tables]] = {
     ".cs": cryosparc.read,
     ".csv": plain.read_csv,
     ".tsv": plain.read_csv,
+    ".jsonl": marks.read_picks,
 }
+_MAYBE_MARKS = (".json", ".txt")
 _ONE: dict[str, Callable[[Path, int | None], Coordinates]] = {
     ".box": lambda path, box_px: box.read(path, box_px=box_px),
     ".cbox": lambda path, box_px: cbox.read(path, box_px=box_px),

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..flow.frame import BadData
-from .centres import Coordinates, Sorted, Tables
+from .centres import Sorted, Tables
 from .lines import read_lines
 
 FILE, FOLDER = "marks.jsonl", "marks"
@@ -165,8 +165,3 @@ def read_picks(path: Path) -> Tables:
         score = mark.score if math.isfinite(mark.score) else None
         rows.of(micrograph).add(float(place[0]), float(place[1]), score, not mark.truth)  # type: ignore[arg-type]
     return rows.done()
-
-
-def picks_of(path: Path, micrograph: str) -> Coordinates:
-    """The marked picks of one micrograph of ``read_picks``; none where it is not there."""
-    return read_picks(path).get(micrograph, Coordinates.none())
