@@ -1,4 +1,4 @@
-"""The command line: ``beamsieve run|check|demo|emulate|record|replay|classify|pick|train|evaluate|models …``."""
+"""The command line: ``beamsieve run|check|page|deploy|demo|emulate|record|replay|pick|train|evaluate|models …``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import typer
 from .. import __version__
 from .commands.classify import classify
 from .commands.demo import demo
+from .commands.deploy import deploy
 from .commands.emulate import app as emulate
 from .commands.evaluate import app as evaluate
 from .commands.inspect import inspect
 from .commands.journal import retry, status
+from .commands.marks import marks
 from .commands.models import app as models
 from .commands.page import page
 from .commands.pick import pick
@@ -33,6 +35,8 @@ app.command()(run)
 app.command()(check)
 app.command()(schema)
 app.command()(page)
+app.command()(marks)
+app.command()(deploy)
 app.command()(demo)
 app.add_typer(emulate, name="emulate")
 app.command()(record)

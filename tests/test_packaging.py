@@ -37,6 +37,15 @@ def test_weights_and_configurations_are_found_as_package_data() -> None:
     assert "xfel_hits.yaml" in {path.name for path in resources.files("beamsieve.config").iterdir()}
 
 
+def test_all_that_the_page_and_deployments_need_is_package_data() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]
+    for package in ("beamsieve.deploy", "beamsieve.stream.live"):
+        folder = ROOT.joinpath(*package.split(".")[1:])
+        matched = {path for pattern in patterns[package] for path in folder.glob(pattern)}
+        files = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
+        assert files <= matched, sorted(map(str, files - matched))
+
+
 def test_weights_stay_small_and_have_cards() -> None:
     weights = sorted((ROOT / "models" / "weights").glob("*.pt"))
     assert sum(path.stat().st_size for path in weights) < 40e6
@@ -56,7 +65,7 @@ def test_the_version_is_said() -> None:
     assert done.stdout.strip() == f"beamsieve {beamsieve.__version__}"
 
 
-COMMANDS = """run check schema demo emulate record replay classify pick rethreshold status retry train evaluate models
+COMMANDS = """run check schema page marks deploy demo emulate record replay classify pick rethreshold status retry train evaluate models
 inspect recover"""
 
 
