@@ -1,7 +1,7 @@
 // Drawing of the score histogram: bars, axes and the lines of thresholds, on one canvas.
 //
 //   draw(canvas, {edges, stacks: [{counts, colour}], log, lines: [{at, colour, dash, text, below}], from})
-//     edges: n+1 numbers; stacks are drawn on each other, the first at the bottom; `from`: the score from which the plot
+//     edges: n+1 numbers; bins narrower than a third of a rem are drawn together; stacks are drawn on each other, the first at the bottom; `from`: the score from which the plot
 //     is tinted (the proposed threshold), or null.
 //   padding()              the plot's edges within the canvas, in CSS pixels: {left, right, top, bottom}
 //   positionOf(canvas, edges, value), valueAt(canvas, edges, x)    CSS pixels from the canvas' left edge <-> score
@@ -92,6 +92,18 @@ function drawLine(context, pad, h, x, { colour, dash = [], text = "", below = fa
   context.fillText(text, below ? x - 5 : middle, below ? pad.top : pad.top - 5);
 }
 
+// Neighbouring bins as one bar where a bin would be a hair: a model that is sure of itself fills only the outermost two.
+function merged(canvas, edges, stacks) {
+  const width = inner(canvas) / (edges.length - 1);
+  const step = Math.max(1, Math.ceil((rem() / 3) / width));
+  const starts = edges.slice(0, -1).map((_, i) => i).filter((i) => i % step === 0);
+  const sum = (counts, from) => counts.slice(from, from + step).reduce((a, b) => a + b, 0);
+  return {
+    edges: [...starts.map((i) => edges[i]), edges[edges.length - 1]],
+    stacks: stacks.map(({ counts, colour }) => ({ colour, counts: starts.map((from) => sum(counts, from)) })),
+  };
+}
+
 function drawBars(context, canvas, edges, stacks, heightOf) {
   const base = edges.slice(1).map(() => 0);
   for (const { counts, colour } of stacks) {
@@ -105,9 +117,10 @@ function drawBars(context, canvas, edges, stacks, heightOf) {
   }
 }
 
-export function draw(canvas, { edges, stacks, log = true, lines = [], from = null }) {
+export function draw(canvas, { log = true, lines = [], from = null, ...given }) {
   const { context, w, h } = sized(canvas);
   const pad = padding();
+  const { edges, stacks } = merged(canvas, given.edges, given.stacks);
   const total = edges.slice(1).map((_, i) => stacks.reduce((sum, stack) => sum + (stack.counts[i] ?? 0), 0));
   const top = Math.max(1, ...total);
   const level = (n) => (log ? Math.log10(1 + n) / Math.log10(1 + top) : n / top);

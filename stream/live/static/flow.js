@@ -3,11 +3,18 @@
 //   const f = flow({what: "frames"});  parent.append(f.ledger, f.stages);  f.update(snapshot)
 //     f.ledger   data-area="ledger": counts, balance, losses by cause, latency, speed
 //     f.stages   data-area="stages": busy, starved and blocked of each stage, the bottleneck by name, queues
-//   bar(parts)   a horizontal bar of shares: [{share, kind}], kind is a class name (busy, starved, blocked, depth, …)
+//   bar(kinds)   a horizontal bar: {root, set(shares)}; kinds are class names (busy, starved, blocked, depth, …)
+//   isBottleneck(snapshot)   whether the stage named there really holds the others up
 
 import { el, fmt, panel, rows, setText } from "./dom.js";
 
+const BUSY = 0.6;
 const SIGNS = [["read", ""], ["accepted", "="], ["rejected", "+"], ["failed", "+"], ["dropped", "+"], ["in_flight", "+"]];
+
+// The busiest stage holds the others up only when it has little rest itself.
+export function isBottleneck({ stages: all = [], bottleneck }) {
+  return all.some(({ name, busy }) => name === bottleneck && busy >= BUSY);
+}
 
 export function bar(kinds) {
   const parts = kinds.map((kind) => el("span", { class: kind }));
@@ -65,13 +72,15 @@ function stages() {
   const update = (shot) => {
     const all = shot.stages ?? [];
     const slow = all.find(({ name }) => name === shot.bottleneck);
-    setText(named, slow ? `Bottleneck: ${slow.name}, busy ${fmt.percent(slow.busy)} of the time` : "No bottleneck: every stage waits for data now and then");
+    const share = slow ? `${Math.round(100 * slow.busy)}\u202f% of the time` : "";
+    const text = isBottleneck(shot) ? `Bottleneck: ${slow.name}, busy ${share}` : `No bottleneck${slow ? `: the busiest stage, ${slow.name}, works ${share}` : ""}`;
+    setText(named, text);
     rows(list, all.length, stage).forEach((line, i) => {
       const { name, busy, starved, blocked } = all[i];
       setText(line.children[0], name);
       line.shares.set([busy, blocked, starved]);
       setText(line.children[2], `${Math.round(100 * busy)} % busy${blocked >= 0.01 ? `, ${Math.round(100 * blocked)} % blocked` : ""}`);
-      line.classList.toggle("slow", name === shot.bottleneck);
+      line.classList.toggle("slow", name === shot.bottleneck && isBottleneck(shot));
     });
     const waiting = shot.queues ?? [];
     rows(queues, waiting.length, queue).forEach((line, i) => {

@@ -12,6 +12,7 @@
 // Everything else is imported: dom.js, charts.js, colours.js, histogram.js, viewer.js, review.js, control.js, flow.js.
 
 import { el, fmt, rows, setClass, setText } from "./dom.js";
+import { isBottleneck } from "./flow.js";
 import { Net } from "./net.js";
 import { enter, signIn, tokenOfAddress } from "./signin.js";
 
@@ -96,9 +97,10 @@ function dress(node, { value, unit = "", note = "", tone = "" }) {
 }
 
 // The first tile is the daemon's own state, the same for every beamline.
-function stateTile({ ready, uptime_s: uptime, writing, bottleneck }) {
+function stateTile(snapshot) {
+  const { ready, uptime_s: uptime, writing, bottleneck } = snapshot;
   const wrote = writing?.paused ? "writing paused" : "writing";
-  const busy = bottleneck ? `, slowest: ${bottleneck}` : "";
+  const busy = isBottleneck(snapshot) ? `, bottleneck ${bottleneck}` : "";
   return { key: "state", label: "State", value: ready ? "● ready" : "▲ not ready", tone: ready && !writing?.paused ? "good" : "warn", note: `${wrote}${busy}, up ${fmt.seconds(uptime)}` };
 }
 
