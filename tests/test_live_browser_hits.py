@@ -499,6 +499,20 @@ def test_a_wrong_token_is_refused_in_words(eyes: Eyes) -> None:
     eyes.until(lambda: eyes.text(".who") == "A. Scientist")
 
 
+def test_between_two_thresholds_the_numbers_are_between(eyes: Eyes) -> None:
+    script = (
+        "const done = arguments[0]; import('/static/whatif.js').then(({interpolated: at, difference}) => {"
+        " const w = {threshold: [0, 0.5, 1], n: [10, 20, 0], p: [[0.5, 0.4, 0.6], [0.9, 0.8, 1], null]};"
+        " done([at(w, 'n', 0.1), at(w, 'n', 0.5), at(w, 'n', 2), at(w, 'p', 0.125), at(w, 'p', 0.9), at(w, 'x', 0.1),"
+        " difference(10, 12), difference(10, 5), difference(7, 7), difference([0.5], [0.6]), difference(null, 1)]); })"
+    )
+    found = eyes.driver.execute_async_script(script)
+    assert found[:3] == [12, 20, 0]
+    assert found[3] == pytest.approx([0.6, 0.5, 0.7])
+    assert found[4:6] == [None, None], "unknown stays unknown"
+    assert found[6:] == ["+20.0\u202f%", "−50.0\u202f%", "same", "+10.0 points", ""]
+
+
 def score_at(eyes: Eyes, x: float) -> float:
     """The score at x CSS pixels from the histogram's left edge."""
     script = (
