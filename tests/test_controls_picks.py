@@ -160,7 +160,7 @@ def test_files_wait_while_writing_is_paused_and_none_is_lost(running: Callable[.
 
 
 def test_a_candidate_picks_beside_the_model_in_force_and_takes_over(running: Callable[..., Running]) -> None:
-    one = running()
+    one = running(threshold=0.6)
     one.micrograph("a")
     with pytest.raises(Refused, match="choose one of"):
         one.page.act("candidate", {"bundle": "hits-resnet10"}, BY)
@@ -190,7 +190,7 @@ def test_a_candidate_picks_beside_the_model_in_force_and_takes_over(running: Cal
     assert {name: row for name, row in after.items() if name != "z"} == {n: r for n, r in before.items() if n != "z"}
     one.stop()
 
-    again = running()
+    again = running(threshold=0.6)
     assert again.page.snapshot()["model"]["name"] == "particles-general"
     assert again.page.snapshot()["threshold"]["value"] == 0.9
     again.stop()
