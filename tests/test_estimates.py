@@ -159,6 +159,13 @@ def test_nothing_is_said_where_nothing_is_known() -> None:
     assert purity([Mark("a", "frame", True, threshold=IN_FORCE)], IN_FORCE) is None
 
 
+def test_a_score_that_is_the_threshold_reaches_it() -> None:
+    marks = [frame(True, 0.95, True), frame(True, 0.97, True), frame(False, 0.1, False)]
+    found = curve(marks, [0.1, 0.95, 0.97], Totals(2, 10))
+    assert [one and one.value for one in found.recall] == [1.0, 1.0, 0.5]
+    assert [one and one.n for one in found.purity] == [3, 2, 1]
+
+
 def test_few_marks_say_little() -> None:
     few = [frame(True, 0.95, True)] * 3 + [frame(False, 0.1, False)] * 5
     many = few * 60

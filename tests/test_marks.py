@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import json
 import logging
 import math
@@ -113,6 +114,22 @@ def test_processes_do_not_interleave(tmp_path: Path) -> None:
     assert damaged == []
     for who in range(4):
         assert [line["number"] for _, line in found if line["who"] == who] == list(range(count))
+
+
+def test_who_writes_waits_for_who_mends(tmp_path: Path) -> None:
+    lines = Lines(tmp_path / "a.jsonl")
+    lines.append({"n": 1})
+    with lines.path.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=lines.append, args=({"n": 3},))
+        waiting.start()
+        waiting.join(0.1)
+        assert waiting.is_alive()
+        other.write(b'{"n":2}\n')
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_UN)
+        waiting.join(10)
+    assert [line["n"] for line in lines.read()] == [1, 2, 3]
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

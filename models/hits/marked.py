@@ -62,7 +62,7 @@ class MarkedOptions:
     rate: float = 5e-4
     seed: int = 1
     device: str = "auto"
-    patterns: int = 2000
+    patterns: int = 3000
     calibration: int = 2400
     validation: float = 0.3
     name: str = ""

@@ -74,7 +74,7 @@ class Outcome:
             "simulated: false positives": "simulated_false_positive",
             "threshold": "threshold",
         }
-        return [(what, *(_shown(getattr(side, n)) for side in (self.before, self.after))) for what, n in rows.items()]
+        return [(what, _shown(getattr(self.before, n)), _shown(getattr(self.after, n))) for what, n in rows.items()]
 
 
 def _shown(value: float | tuple[float, float, float]) -> str:
@@ -109,9 +109,11 @@ def train_marked(options: MarkedOptions, marked: Marked, progress: Progress | No
 def _finish(tuning: Tuning, bundle: Bundle, held: Patterns) -> Outcome:
     o, classifier = tuning.options, tuning.classifier()
     run_old, run_new = (runner(module, tuning.device) for module in (bundle.module, classifier))
-    old, new = ((run(tuning.held.images), run(held.images)) for run in (run_old, run_new))
+    images: list[npt.NDArray[Any]] = [tuning.held.images, held.images]
+    old, new = ((run(images[0]), run(images[1])) for run in (run_old, run_new))
     other = np.concatenate([~tuning.held.single, held.labels != SINGLE])
-    threshold = chosen(*(np.concatenate([p[:, SINGLE] for p in both]) for both in (old, new)), other, bundle)
+    was, now = (np.concatenate([part[:, SINGLE] for part in both]) for both in (old, new))
+    threshold = chosen(was, now, other, bundle)
     before = _side(old, tuning.held.single, held, bundle.card.threshold)
     after = _side(new, tuning.held.single, held, threshold)
     better, why = judged(losses(old[0], tuning.held.single), losses(new[0], tuning.held.single), tuning, before, after)

@@ -28,6 +28,8 @@ from .training_data import choose_device
 
 MARKS = 1 / 3
 """Share of marks in a step; the rest is rehearsed."""
+KEPT = 2.0
+"""How much a change of what was known costs, beside what the marks cost."""
 HELD_BACK = 0.2
 """Share of the rehearsed patterns that validate."""
 
@@ -87,8 +89,7 @@ class Tuning:
         progress("features of the patterns", 0, turns + 2)
         shown = self._features(simulated.images, rng.integers(0, turns, len(simulated)))
         with torch.inference_mode():
-            # In one piece of memory less than a gigabyte: 80 kB a pattern.
-            said = torch.cat([torch.softmax(self._head(part.float()), 1) for part in shown.split(512)])
+            said = torch.softmax(self._scores(shown), 1)
         cut = len(shown) - max(1, round(HELD_BACK * len(shown)))
         self._shown, self._said = shown[:cut].clone(), said[:cut].clone()
         self._simulated, self._simulated_said = shown[cut:].clone(), said[cut:].clone()
@@ -117,6 +118,10 @@ class Tuning:
         scores: Tensor = self.net.score(avg_pool2d(x, 2).flatten(1))
         return scores
 
+    def _scores(self, features: Tensor) -> Tensor:
+        """``_head`` of many, a part at a time: what is between takes 100 kB a pattern."""
+        return torch.cat([self._head(features[at : at + 512].float()) for at in range(0, len(features), 512)])
+
     def _weights(self) -> dict[str, Tensor]:
         return {k: v.detach().cpu().clone() for k, v in self.net.state_dict().items()}
 
@@ -132,7 +137,7 @@ class Tuning:
             which = torch.from_numpy(rng.integers(0, len(self._shown), o.batch - of_marks)).to(self.device)
             marks, single = self._drawn(rng, of_marks)
             scores = self._head(torch.cat([self._shown[which], marks]).float())
-            loss = cross_entropy(scores[: len(which)], self._said[which])
+            loss = KEPT * cross_entropy(scores[: len(which)], self._said[which])
             loss = loss + balanced(mark_losses(scores[len(which) :], single), single)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -152,7 +157,7 @@ class Tuning:
     @torch.inference_mode()
     def _row(self, number: int, loss: float) -> dict[str, float]:
         marks = balanced(mark_losses(self._head(self._held.float()), self._single), self._single)
-        scores = torch.cat([self._head(part.float()) for part in self._simulated.split(512)])
+        scores = self._scores(self._simulated)
         # Above what the old network's own doubt costs, so that row 0 has 0.
         said = self._simulated_said
         moved = cross_entropy(scores, said) + (said * said.clamp_min(1e-30).log()).sum(1).mean()
@@ -193,4 +198,4 @@ def _turned(bundle: Bundle) -> bool:
 
 
 def _merit(row: dict[str, float]) -> float:
-    return row["marks_loss"] + row["simulated_moved"]
+    return row["marks_loss"] + KEPT * row["simulated_moved"]
