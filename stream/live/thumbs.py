@@ -58,18 +58,23 @@ def _shrunk(image: Array, side: int) -> Floats:
     # Whole blocks first: the exact resampling below then works on an image of less than twice the size.
     blocks: Floats = np.nan_to_num(block_means(image, math.floor(scale)), nan=0.0, posinf=0.0, neginf=0.0)
     scale = max(blocks.shape) / side
-    rows, columns = (_means(extent, max(1, round(extent / scale))) for extent in blocks.shape)
-    small = rows @ blocks @ columns.T
-    return small.astype(np.float32, copy=False)
+    rows, columns = (max(1, round(extent / scale)) for extent in blocks.shape)
+    return _averaged(_averaged(blocks, rows).T, columns).T.astype(np.float32)
 
 
-def _means(extent: int, to: int) -> Floats:
-    """The matrix (to, extent) that averages over equal stretches, with the parts of pixels that belong to each."""
-    ends = np.linspace(0, extent, to + 1)
-    pixels = np.arange(extent)
-    overlap = np.minimum(ends[1:, None], pixels + 1) - np.maximum(ends[:-1, None], pixels)
-    weights: Array = np.clip(overlap, 0, None) * (to / extent)
-    return weights.astype(np.float32)
+def _averaged(image: Array, to: int) -> Array:
+    """(n, m) to (to, m): means over equal stretches of rows, with the parts of pixels that belong to each.
+
+    By running sums, not by a matrix product, for which BLAS would wake threads on every core, and the network waits.
+    """
+    n = len(image)
+    sums = np.zeros((n + 1, image.shape[1]))
+    np.cumsum(image, axis=0, dtype=np.float64, out=sums[1:])
+    ends = np.linspace(0, n, to + 1)
+    first = np.minimum(ends.astype(np.intp), n - 1)
+    at = sums[first] + (ends - first)[:, None] * (sums[first + 1] - sums[first])
+    means: Array = np.diff(at, axis=0) * (to / n)
+    return means
 
 
 def _blocks(values: Array, starts: list[Array]) -> Array:
