@@ -365,7 +365,7 @@ def test_every_panel_shows_data(window: Window) -> None:
         "return context.getImageData(0, 0, 400, 200).data.some(x => x)"
     )
     assert drawn, "the trend"
-    assert "60.0" in window.text("#panel-stages")
+    assert "busy 60\u202f%" in window.text("#panel-stages")
     assert "Is this a particle?" in window.text("#panel-review")
 
 

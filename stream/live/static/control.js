@@ -13,7 +13,7 @@
 import { el, fmt, panel, rows, setText } from "./dom.js";
 import { lock } from "./net.js";
 
-const STATES = { loading: "loading", shadow: "in shadow: judges every frame, decides nothing", failed: "failed" };
+const STATES = { loading: "loading", shadow: "in shadow: judges a part of what comes, decides nothing", failed: "failed" };
 const FIELDS = { threshold: "threshold", pause: "writing", run: "run", model: "model", candidate: "candidate" };
 
 const words = (value) => (value === null || value === undefined || value === "" ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));

@@ -17,8 +17,8 @@ import { Net } from "./net.js";
 import { enter, signIn, tokenOfAddress } from "./signin.js";
 
 const BEAMLINES = {
-  xfel_hits: { module: "./hits.js", name: "XFEL hits" },
-  cryoem_picks: { module: "./picks/picks.js", style: "static/picks.css", name: "Cryo-EM picks" },
+  xfel_hits: { module: "./hits.js", name: "XFEL hits", paused: "frames are judged and counted, and not kept" },
+  cryoem_picks: { module: "./picks/picks.js", style: "static/picks.css", name: "Cryo-EM picks", paused: "micrographs wait in their folder" },
 };
 
 const net = new Net();
@@ -49,7 +49,7 @@ function top() {
 function banners() {
   const lost = el("p", { class: "banner warn", role: "status", hidden: true });
   const problems = el("ul", { class: "banner warn problems", role: "status", hidden: true });
-  const paused = el("p", { class: "banner", role: "status", hidden: true, text: "❚❚ Writing is paused: frames are judged and counted, and not kept." });
+  const paused = el("p", { class: "banner", role: "status", hidden: true });
   const reload = el("button", { type: "button", class: "small", text: "Reload", onclick: () => location.reload() });
   const newer = el("p", { class: "banner", role: "status", hidden: true }, "The daemon runs another version than this page. ", reload);
   place("banners").append(lost, problems, paused, newer);
@@ -65,11 +65,12 @@ function banners() {
   });
   let own = [];
   net.on("trouble", ({ problems: list }) => (own = list));
-  net.on("snapshot", ({ problems: given = [], ready, writing }) => {
+  net.on("snapshot", ({ problems: given = [], ready, writing, beamline }) => {
     const list = [...given, ...own];
     problems.hidden = list.length === 0;
     rows(problems, list.length, () => el("li")).forEach((line, i) => setText(line, `▲ ${list[i]}`));
     paused.hidden = !writing?.paused;
+    if (!paused.hidden) setText(paused, `❚❚ Writing is paused: ${BEAMLINES[beamline]?.paused ?? "nothing is kept"}.`);
     title(ready);
   });
   net.on("facts", (facts) => {

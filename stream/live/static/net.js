@@ -27,6 +27,8 @@ const ARRAYS = { f4: Float32Array, u1: Uint8Array, u2: Uint16Array, i2: Int16Arr
 const QUIET_S = 12; // without a snapshot for so long, the connection is taken for dead
 const HIDDEN_S = 30; // a tab hidden for so long gives its connection back: a browser has six to a host
 
+const EARLY = 300; // pictures that are kept for a handler that is yet to come
+
 const now = () => Date.now() / 1000;
 
 async function refusal(answer) {
@@ -55,6 +57,7 @@ export class Net {
     this.since = now();
     this.heard = now();
     this.handlers = {};
+    this.early = [];
     this.source = null;
     this.timer = 0;
     this.tries = 0;
@@ -65,10 +68,20 @@ export class Net {
     (this.handlers[event] ??= new Set()).add(handler);
     const had = { facts: this.facts, snapshot: this.snapshot, me: this.me }[event];
     if (had) handler(had);
+    if (event === "picture") {
+      this.early.forEach(handler);
+      setTimeout(() => (this.early = []), 1000); // the other panels are made meanwhile, and get them too
+    }
     return () => this.handlers[event].delete(handler);
   }
 
   emit(event, value) {
+    // The daemon gives each picture once, and the first may come before the file that shows them is loaded.
+    if (event === "picture" && !this.handlers.picture?.size) {
+      this.early.push(value);
+      this.early.splice(0, this.early.length - EARLY);
+      return;
+    }
     for (const handler of this.handlers[event] ?? []) {
       try {
         handler(value);

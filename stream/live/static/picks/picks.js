@@ -69,11 +69,6 @@ export function mount(root, net, tools) {
     session.state(snapshot);
   });
   net.on("picture", (picture) => session.picture(picture));
-  // Pictures that came while this file was still being loaded are lost: a new stream of events brings them again.
-  if (net.source) {
-    net.close();
-    net.listen();
-  }
   return { root, session, viewer: look, common: true };
 }
 
