@@ -1,1 +1,1 @@
-"""What an installation needs around the daemons: units, containers, rules, dashboards. Written out by ``beamsieve deploy``."""
+"""What an installation needs around the daemons, from units to dashboards; ``beamsieve deploy`` writes it out."""

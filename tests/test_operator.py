@@ -161,6 +161,10 @@ class Operator:
         found = re.search(r"([\d.]+) ?%", self.text('.tile[data-key="rate 10 s"]'))
         return float(found[1]) if found else None
 
+    def rate_below(self, limit: float) -> bool:
+        rate = self.rate()
+        return rate is not None and rate < limit
+
     def sign_in(self) -> None:
         port = self.beam.port
         asked = [sys.executable, "-m", "beamsieve.stream", "page", str(self.beam.config)]
@@ -179,7 +183,7 @@ def test_a_night_shift(beam: Beam, browser: Any) -> None:
     one.until(lambda: (one.rate() or 0) > 15, "a hit rate")
 
     beam.jet()
-    one.until(lambda: (one.rate() if one.rate() is not None else 99) < 5, "the hit rate falls without a jet", 25)
+    one.until(lambda: one.rate_below(5), "the hit rate falls without a jet", 25)
     beam.jet()
     one.until(lambda: (one.rate() or 0) > 10, "the hit rate comes back")
 
