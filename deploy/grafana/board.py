@@ -64,7 +64,7 @@ def events(who: str) -> list[Event]:
     return [
         Event("Threshold", f"{counted} and on (job, instance) ({moved})", "Threshold is now {{threshold}}", ORANGE),
         Event("Model", f"{model} unless {model} {back}", "{{name}} {{version}} ({{hash}}) answers from here", PURPLE),
-        Event("Run", f"{run} unless {run} {back}", "Run {{run}} begins: {{title}}", SKY),
+        Event("Run", f"{run} unless {run} {back}", "Run {{run}} {{title}}", SKY),
         Event("Writing paused", f"1 - {writing} > 0", "Nothing is kept", YELLOW),
         Event("Restart", f"changes({started}[$__rate_interval]) > 0", "The daemon was started again", YELLOW),
         Event("Alert", alerts, "{{alertname}} ({{severity}})", ORANGE, shown=False),

@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from .board import RUNBOOKS, RUNBOOKS_ID, Board, Row
-from .panels import BLUE, ORANGE, PLAIN, SKY, Panel, number, page, series, states, words
+from .panels import ORANGE, PLAIN, PURPLE, SKY, Panel, number, page, series, states, words
 from .queries import MANY, Query, chosen, of
 from .tables import Column, rows
 from .xfel_run import READY, WRITING
 
 ALERTS_PAGE = Path(__file__).parents[2] / "docs" / "alerts.md"
 WHERE = "{{instrument}} {{instance}}"
-UP = {"1": ("up", BLUE), "0": ("down", ORANGE)}
+UP = {"1": ("up", SKY), "0": ("down", ORANGE)}
 BY = "max by (instrument, beamline, instance)"
-STATES = {"0": ("down", ORANGE), "1": ("not ready", "#CC79A7"), "2": ("ready", BLUE)}
+STATES = {"0": ("down", ORANGE), "1": ("not ready", PURPLE), "2": ("ready", SKY)}
 
 
 def board() -> Board:
@@ -231,7 +231,7 @@ def yields() -> Panel:
 def speeds() -> Panel:
     """Frames per second side by side."""
     return series(
-        "Frames per second",
+        "Frames per second, each",
         "Shots or micrographs read in the last minute, on a logarithmic axis. A curve that ends is a source that is "
         "silent.",
         [Query(f"{chosen(of('beamsieve:frames_read:rate_1m', '', MANY))} > 0", WHERE)],

@@ -56,7 +56,7 @@ def now() -> list[Panel]:
             curve=False,
         ),
         number(
-            "Busiest stage",
+            "Bottleneck",
             "The stage that was busy for the largest share of the last minute: the first to be made faster, if "
             "anything must.",
             Query(chosen(of("beamsieve:bottleneck:ratio_1m")), "{{stage}}", now=True),
@@ -65,7 +65,7 @@ def now() -> list[Panel]:
             nothing="none was busy",
         ),
         number(
-            "Busy",
+            "Bottleneck, share",
             "That stage's share. Above 90 % it has no room left: more frames will wait, then be dropped.",
             Query(chosen(of("beamsieve:bottleneck:ratio_1m")), "{{stage}}", now=True),
             unit="percentunit",
@@ -197,7 +197,7 @@ def latency() -> Panel:
         unit="s",
         low=None,
         log=True,
-        colours=dict(zip(quantiles, (SKY, BLUE, ORANGE), strict=True)),
+        colours=dict(zip(quantiles, (SKY, GREEN, ORANGE), strict=True)),
         nothing="no verdicts in this time",
     )
 

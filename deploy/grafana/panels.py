@@ -195,6 +195,7 @@ def heat(
     named(panel, title, text, unit, None, nothing)
     targets(panel, [query], "heatmap")
     panel.thresholds(steps(STEADY))
+    panel.scale_distribution(common.ScaleDistributionConfig().type(c.ScaleDistribution.LINEAR))
     panel.y_axis(_y_axis(unit, axis)).cell_values(heatmap.CellValues().unit("short").decimals(0))
     scheme = heatmap.HeatmapColorOptions().mode(of_heat.HeatmapColorMode.SCHEME).scheme("Viridis").steps(64)
     panel.color(scheme.scale(of_heat.HeatmapColorScale.EXPONENTIAL).exponent(0.5).fill(BLUE).reverse(False).min(0))

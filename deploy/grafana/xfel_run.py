@@ -9,8 +9,8 @@ from .tables import Column, rows
 
 WINDOWS = ("1m", "10m", "1h")
 SPELT = {"1m": "1 min", "10m": "10 min", "1h": "1 h"}
-READY = {"1": ("ready", BLUE), "0": ("not ready", ORANGE)}
-WRITING = {"1": ("writing", BLUE), "0": ("paused", ORANGE)}
+READY = {"1": ("ready", SKY), "0": ("not ready", ORANGE)}
+WRITING = {"1": ("writing", SKY), "0": ("paused", ORANGE)}
 
 
 def board() -> Board:
@@ -160,6 +160,7 @@ def windows() -> Panel:
         ],
         w=8,
         h=9,
+        sort="Frames",
         nothing="nothing judged",
     )
 
@@ -193,7 +194,7 @@ def scores() -> Panel:
 def flow() -> Panel:
     """Frames per second by how they ended."""
     return series(
-        "Frames per second",
+        "Frames per second, by outcome",
         "Read from the detector, and by how they ended. `accepted` and `rejected` together should be all that is "
         "read. Where `dropped` or `failed` shows, look at the losses.",
         [
@@ -281,6 +282,6 @@ def latency() -> Panel:
         log=True,
         low=None,
         worry=1,
-        colours=dict(zip(quantiles, (SKY, BLUE, ORANGE), strict=True)),
+        colours=dict(zip(quantiles, (SKY, GREEN, ORANGE), strict=True)),
         nothing="no verdicts in this time",
     )
