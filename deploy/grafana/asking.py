@@ -66,6 +66,11 @@ def values_for(daemon: str = ".*", instrument: str = ".*", run: str = ".*", mode
     return own | {"daemon": daemon, "instrument": instrument, "run": run, "model": model, "datasource": "prometheus"}
 
 
+def seconds(text: str) -> int:
+    """Seconds of a duration such as 10m."""
+    return int(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+
+
 def named(legend: str, labels: Mapping[str, str]) -> str:
     """The name of a series: the legend with ``{{label}}`` filled in."""
     if legend == "__auto":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .board import Board, Row
 from .panels import BLUE, GREEN, ORANGE, SKY, YELLOW, Panel, heat, number, series
-from .queries import Query, buckets, chosen, grown, mean, of, rate
+from .queries import Query, buckets, chosen, grown, mean, of
 from .xfel_run import READY
 
 SHARES = "saturated_fraction|missing_fraction|carbon_fraction|ice_fraction"
@@ -237,11 +237,12 @@ def outside() -> Panel:
     """Micrographs outside the ranges."""
     return series(
         "Outside their ranges",
-        "Micrographs with a quality number outside its range in the configuration: `warn` are picked all the same, "
-        "`skip` are not. More than one in ten: change the square, or the ranges.",
+        "Micrographs per ten minutes with a quality number outside its range in the configuration: `warn` are picked "
+        "all the same, `skip` are not. More than one in ten: change the square, or the ranges.",
         [Query(grown("beamsieve_micrographs_outside_total", over="$__rate_interval"), "{{range}}: {{number}}")],
         unit="none",
         decimals=0,
+        every="10m",
         bars=True,
         stacked=True,
         nothing="none in this time",
@@ -329,10 +330,12 @@ def failures() -> Panel:
     """Micrographs that failed."""
     return series(
         "Failures by reason",
-        "Micrographs per hour that could not be used, by why (docs/reference/metrics.md). More than 10 % within an "
-        "hour is an alert (BeamsieveFilesFailing): read the log, and try `beamsieve infer` on one of them.",
-        [Query(f"3600 * ({rate('beamsieve_frames_failed_total')})", "{{reason}}")],
-        unit="suffix: /h",
+        "Micrographs per ten minutes that could not be used, by why (docs/reference/metrics.md). More than 10 % within "
+        "an hour is an alert (BeamsieveFilesFailing): read the log, and try `beamsieve infer` on one of them.",
+        [Query(grown("beamsieve_frames_failed_total", over="$__rate_interval"), "{{reason}}")],
+        unit="none",
+        decimals=0,
+        every="10m",
         bars=True,
         stacked=True,
         nothing="none failed",

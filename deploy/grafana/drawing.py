@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import numpy as np
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
-from .asking import Curve, Question, Server, filled, named, of_panel
+from .asking import Curve, Question, Server, filled, named, of_panel, seconds
 
 PAPER, SURFACE, INK, FAINT = "#111217", "#181B1F", "#D5D7DB", "#3A3F47"
 PALETTE = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#BBBBBB")
@@ -26,6 +28,15 @@ class Sheet:
     times: list[float]
     values: Mapping[str, str]
     marks: list[tuple[float, str]]
+
+    def at(self, panel: Mapping[str, Any]) -> Sheet:
+        """The same with the step that the panel takes at least: times are whole multiples of it, as Grafana's are."""
+        if "interval" not in panel:
+            return self
+        step = seconds(panel["interval"])
+        first = step * math.ceil(self.times[0] / step)
+        times = [*np.arange(first, self.times[-1] + step, step, dtype=float)]
+        return replace(self, times=times, values={**self.values, "__rate_interval": f"{step + 5}s"})
 
     def curves(self, question: Question) -> list[tuple[str, Curve]]:
         """Each series over the time, by name; a query of the present has one value at the end."""
@@ -104,8 +115,6 @@ def frame(figure: Any, box: Box, panel: Mapping[str, Any]) -> Box:
 
 
 def _rectangle(figure: Any, box: Box) -> Any:
-    from matplotlib.patches import Rectangle
-
     return Rectangle(
         box[:2], *box[2:], transform=figure.transFigure, facecolor=SURFACE, edgecolor=FAINT, lw=0.6, zorder=-1
     )
@@ -169,7 +178,8 @@ def curves(figure: Any, box: Box, panel: Mapping[str, Any], sheet: Sheet) -> Non
     """Time series."""
     room, own = frame(figure, box, panel), settings(panel)
     custom = own.get("custom", {})
-    found = [(name, np.array(c.values)) for q in of_panel("", panel) for name, c in sheet.curves(q)]
+    own_sheet = sheet.at(panel)
+    found = [(name, np.array(c.values)) for q in of_panel("", panel) for name, c in own_sheet.curves(q)]
     found = [(name, values) for name, values in found if np.isfinite(values).any()]
     if not found:
         return nothing(figure, room, panel)
@@ -177,16 +187,17 @@ def curves(figure: Any, box: Box, panel: Mapping[str, Any], sheet: Sheet) -> Non
     if custom.get("scaleDistribution", {}).get("type") == "log":
         axes.set_yscale("log")
     names = {}
-    base = np.zeros(len(sheet.times))
+    times = own_sheet.times
+    base = np.zeros(len(times))
     for place, (name, values) in enumerate(found):
         look = overrides(panel, name)
         colour = look.get("color", {}).get("fixedColor", PALETTE[place % len(PALETTE)])
         names[name] = colour
         if "custom.fillBelowTo" in look:
             lower = next(other for title, other in found if title == look["custom.fillBelowTo"])
-            axes.fill_between(sheet.times, lower, values, color=colour, alpha=0.25, lw=0)
+            axes.fill_between(times, lower, values, color=colour, alpha=0.25, lw=0)
         elif look.get("custom.lineWidth") != 0:
-            base = _one(axes, sheet.times, values, base, custom, colour)
+            base = _one(axes, times, values, base, custom, colour)
     _limits(axes, own)
     axes.yaxis.set_major_formatter(lambda value, _: spelt(value, own["unit"], own.get("decimals")))
     if custom.get("thresholdsStyle", {}).get("mode") == "dashed":
@@ -202,7 +213,7 @@ def _one(axes: Any, times: list[float], values: Any, base: Any, custom: Mapping[
     top = base + np.nan_to_num(values) if stacked else values
     step = "post" if custom.get("lineInterpolation") == "stepAfter" else None
     if custom.get("drawStyle") == "bars":
-        axes.bar(times, top - base, width=times[1] - times[0], bottom=base, color=colour, alpha=0.8, lw=0)
+        axes.bar(times, top - base, width=0.9 * (times[1] - times[0]), bottom=base, color=colour, alpha=0.8, lw=0)
         return top if stacked else base
     if stacked:
         axes.fill_between(times, base, top, color=colour, alpha=0.25, lw=0, step=step)
@@ -214,13 +225,15 @@ def _limits(axes: Any, own: Mapping[str, Any]) -> None:
     low, high = own.get("min"), own.get("max")
     if axes.get_yscale() == "log":
         return
+    if own.get("decimals") == 0 and own["unit"] in ("none", "short"):
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if low is not None:
         axes.set_ylim(bottom=low)
     if high is not None:
         axes.set_ylim(top=high)
     bottom, top = axes.get_ylim()
-    if top - bottom < 1e-12 + 0.01 * abs(top):
-        axes.set_ylim(bottom, top + max(1.0, abs(top)) * 0.1)
+    room = 0.1 * max(1.0, abs(top)) if top - bottom < 1e-9 + 0.01 * abs(top) else 0.04 * (top - bottom)
+    axes.set_ylim(bottom, top + room)
 
 
 def _legend(figure: Any, room: Box, names: Mapping[str, str]) -> None:
@@ -324,7 +337,9 @@ def states(figure: Any, box: Box, panel: Mapping[str, Any], sheet: Sheet) -> Non
     room, own = frame(figure, box, panel), settings(panel)
     (question,) = of_panel("", panel)
     found = sheet.curves(question)
-    axes = axes_in(figure, (room[0] + 0.06, room[1], room[2] - 0.06, room[3]), sheet, 0.2)
+    wide, _ = figure.get_size_inches()
+    left = max(0.0, max((len(name) for name, _ in found), default=0) * 0.058 - 0.4) / wide
+    axes = axes_in(figure, (room[0] + left, room[1], room[2] - left, room[3]), sheet, 0.2)
     axes.grid(visible=False)
     names: dict[str, str] = {}
     step = sheet.times[1] - sheet.times[0]
@@ -345,6 +360,7 @@ def text(figure: Any, box: Box, panel: Mapping[str, Any], _: Sheet) -> None:
     lines = [
         part
         for line in panel["options"]["content"].splitlines()
+        if not line.startswith("```")
         for part in (textwrap.wrap(line.replace("**", "").replace("`", ""), 220) or [""])
     ]
     for number, line in enumerate(lines):

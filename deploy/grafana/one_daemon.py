@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .board import Board, Row
-from .panels import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, YELLOW, Panel, heat, number, series
+from .panels import GREEN, GREY, ORANGE, PURPLE, SKY, YELLOW, Panel, heat, number, series
 from .queries import Query, buckets, chosen, either, grown, labelled, of, rate
 from .tables import Column, rows
 from .xfel_run import READY
@@ -217,10 +217,11 @@ def source_events() -> Panel:
     """What happened at the source."""
     return series(
         "Events at the source",
-        "What the source noticed: numbers that are missing, senders that began again, folders that went away. The "
-        "words are in docs/reference/metrics.md.",
+        "What the source noticed, per minute: numbers that are missing, senders that began again, folders that went "
+        "away. The words are in docs/reference/metrics.md.",
         [Query(grown("beamsieve_source_events_total", over="$__rate_interval"), "{{kind}}")],
         unit="short",
+        every="1m",
         bars=True,
         stacked=True,
         nothing="nothing happened",
@@ -231,13 +232,14 @@ def reasons() -> Panel:
     """Why frames were lost."""
     return series(
         "Failures and drops by reason",
-        "Frames that could not be used, and frames that were left out, in each step of time; the words are in "
+        "Frames that could not be used, and frames that were left out, per minute; the words are in "
         "docs/reference/metrics.md. Nothing at all is good.",
         [
             Query(grown("beamsieve_frames_failed_total", over="$__rate_interval"), "failed: {{reason}}"),
             Query(grown("beamsieve_frames_dropped_total", over="$__rate_interval"), "dropped: {{reason}}"),
         ],
         unit="short",
+        every="1m",
         bars=True,
         stacked=True,
         nothing="nothing was lost",
@@ -263,10 +265,11 @@ def changes() -> Panel:
     """What people changed."""
     return series(
         "Changes on the page",
-        "What people changed, in each step of time. Who, when, and from what to what stands in the log of changes "
+        "What people changed, per minute. Who, when, and from what to what stands in the log of changes "
         "beside the files, and on the page.",
         [Query(grown("beamsieve_changes_total", over="$__rate_interval"), "{{what}}")],
         unit="none",
+        every="1m",
         w=8,
         decimals=0,
         bars=True,
@@ -286,7 +289,7 @@ def marks() -> Panel:
         w=8,
         decimals=0,
         stacked=True,
-        colours={"right": BLUE, "wrong": ORANGE},
+        colours={"right": SKY, "wrong": ORANGE},
     )
 
 
@@ -325,14 +328,16 @@ def agreement() -> Panel:
 
 def shadow_rates() -> Panel:
     """Hit rates of both models."""
-    hits = of("beamsieve:hit_rate:ratio_10m")
+    # Not the recorded hit rate, which counts frames from before the candidate ran.
+    hits = of("beamsieve_shadow_frames_total", 'current="hit"')
+    ours = f"sum without (current, candidate) (increase({hits}[10m])) / {of('beamsieve:shadow_frames:increase_10m')}"
     return series(
         "Hit rate of both",
         "Of the model in force and of the candidate, on the same frames. A candidate with a lower rate may be purer, "
         "or worse; only reviewed frames tell.",
         [
-            Query(f"{hits} and on (job, instance) {of('beamsieve:shadow_hit_rate:ratio_10m')}", "in force"),
-            Query(of("beamsieve:shadow_hit_rate:ratio_10m"), "candidate"),
+            Query(chosen(ours), "in force"),
+            Query(chosen(of("beamsieve:shadow_hit_rate:ratio_10m")), "candidate"),
         ],
         unit="percentunit",
         w=8,

@@ -106,13 +106,15 @@ def series(
     bars: bool = False,
     stepped: bool = False,
     log: bool = False,
+    every: str = "",
     band: tuple[str, str] | None = None,
     colours: Mapping[str, str] | None = None,
     worry: float | None = None,
 ) -> Panel:
     """Curves over time. ``band``: names of the lower and the upper series, with the room between them filled.
 
-    ``worry``: a dashed line at the value of which an alert speaks.
+    ``worry``: a dashed line at the value of which an alert speaks. ``every``: the shortest step; counts of a step then
+    hardly overlap those of the next.
     """
     panel = timeseries.Panel().line_width(2).span_nulls(False).show_points(c.VisibilityMode.AUTO)
     named(panel, title, text, unit, decimals, nothing)
@@ -126,6 +128,8 @@ def series(
         panel.line_interpolation(c.LineInterpolation.STEP_AFTER)
     if stacked:
         panel.stacking(common.StackingConfig().mode(c.StackingMode.NORMAL).group("A"))
+    if every:
+        panel.interval(every)
     if log:
         panel.scale_distribution(common.ScaleDistributionConfig().type(c.ScaleDistribution.LOG).log(10))
     values = STEADY if worry is None else ((None, SKY), (worry, ORANGE))

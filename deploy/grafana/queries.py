@@ -42,13 +42,19 @@ def rate(name: str, more: str = "", who: str = ONE) -> str:
 
 
 def grown(name: str, more: str = "", who: str = ONE, over: str = "$__range") -> str:
-    """The increase within ``over``: the time that the dashboard shows, if nothing else."""
-    return chosen(f"increase({of(name, more, who)}[{over}])")
+    """The increase within ``over``: the time that the dashboard shows, if nothing else.
+
+    A counter that was not there before has grown by what it is. ``increase`` alone leaves its first count out, and with
+    it the only failure of the night.
+    """
+    one = of(name, more, who)
+    return chosen(f"({one} unless {one} offset {over}) or increase({one}[{over}])")
 
 
 def buckets(name: str, more: str = "", who: str = ONE) -> str:
     """What was counted in each bucket of a histogram, for a heat map."""
-    return f"sum by (le) ({grown(f'{name}_bucket', more, who, '$__rate_interval')})"
+    counted = chosen(f"increase({of(f'{name}_bucket', more, who)}[$__rate_interval])")
+    return f"sum by (le) ({counted})"
 
 
 def mean(name: str, over: str, more: str = "", who: str = ONE) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .board import Board, Row
 from .panels import BLUE, GREEN, GREY, ORANGE, PLAIN, PURPLE, SKY, YELLOW, Panel, heat, number, series
-from .queries import Query, chosen, either, grown, labelled, of, rate
+from .queries import Query, buckets, chosen, either, grown, labelled, of, rate
 from .tables import Column, rows
 
 WINDOWS = ("1m", "10m", "1h")
@@ -184,7 +184,7 @@ def scores() -> Panel:
         "Scores of the model",
         "How many frames had which score. Two bands, near 0 and near 1, are a model that knows; a broad middle, or a "
         "band that wanders, is one that meets something it was not trained on. Review some frames on the page then.",
-        Query(f"sum by (le) ({grown('beamsieve_score_bucket', over='$__rate_interval')})", "{{le}}"),
+        Query(buckets("beamsieve_score"), "{{le}}"),
         unit="none",
         axis="score",
         nothing="no scores in this time",
@@ -202,7 +202,7 @@ def flow() -> Panel:
             Query(chosen(of("beamsieve:frames_ended:rate_1m")), "{{outcome}}"),
         ],
         unit="suffix: /s",
-        colours={"read": GREY, "accepted": BLUE, "rejected": SKY, "failed": PURPLE, "dropped": ORANGE},
+        colours={"read": GREY, "accepted": SKY, "rejected": BLUE, "failed": PURPLE, "dropped": ORANGE},
     )
 
 
@@ -210,14 +210,15 @@ def losses() -> Panel:
     """Lost frames by cause."""
     return series(
         "Losses by cause",
-        "Frames per second that failed (their data or the files) or were dropped (no room), by why. The words are in "
+        "Frames that failed (their data or the files) or were dropped (no room), by why, per minute. The words are in "
         "docs/reference/metrics.md. `full` means that the analysis is too slow: look at the stages of this daemon. "
         "Nothing at all is good.",
         [
-            Query(rate("beamsieve_frames_failed_total"), "failed: {{reason}}"),
-            Query(rate("beamsieve_frames_dropped_total"), "dropped: {{reason}}"),
+            Query(grown("beamsieve_frames_failed_total", over="$__rate_interval"), "failed: {{reason}}"),
+            Query(grown("beamsieve_frames_dropped_total", over="$__rate_interval"), "dropped: {{reason}}"),
         ],
-        unit="suffix: /s",
+        unit="short",
+        every="1m",
         stacked=True,
         bars=True,
         nothing="nothing was lost",
@@ -233,7 +234,7 @@ def kept() -> Panel:
         [Query(rate("beamsieve_written_total"), "{{what}}")],
         unit="suffix: /s",
         stacked=True,
-        colours={"hit": BLUE, "random_miss": YELLOW},
+        colours={"hit": SKY, "random_miss": YELLOW},
         nothing="nothing was kept",
     )
 
