@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,8 @@ class PicksPage(Page):
         """See ``Page.snapshot``."""
         controls = self.controls.state()
         threshold = _in_force(controls, self.table)
-        grid, picks, median = self.table.what_if(self._run_since)
+        so_far = self.table.trend(self._wall())
+        grid, picks, median = with_now(self.table.what_if(self._run_since), threshold, so_far)
         return {
             **self.common.snapshot(),
             "rethreshold": None,
@@ -181,7 +183,7 @@ class PicksPage(Page):
                 **self.review.what_if(grid, threshold),
             },
             "review": self.review.state(threshold),
-            "yield": self.table.trend(self._wall()),
+            "yield": so_far,
             "waiting": self._waits(),
             "rows": [self._row(found) for found in self.table.last(SHOWN_ROWS)],
             "rows_version": self.table.version,
@@ -233,6 +235,24 @@ class PicksPage(Page):
             if candidates is not None and image is not None:
                 self.drawn.put(Job(found, image, candidates, picked_now(found, candidates)))
                 self.drawn.idle(30.0)
+
+
+def with_now(
+    what_if: tuple[Sequence[float], Sequence[int], Sequence[float]], threshold: float | None, so_far: Mapping[str, Any]
+) -> tuple[list[float], list[int], list[float]]:
+    """Thresholds, picks and medians with the threshold in force among them: there, what if is what is.
+
+    ``so_far``: the field ``yield``. Between two of the thresholds a browser interpolates.
+    """
+    grid, picks, median = list(what_if[0]), list(what_if[1]), list(what_if[2])
+    if threshold is None or so_far["median"] is None or not grid or not grid[0] <= threshold <= grid[-1]:
+        return grid, picks, median
+    at = bisect_left(grid, threshold)
+    if grid[at] != threshold:
+        grid.insert(at, threshold)
+        picks.insert(at, so_far["particles"])
+        median.insert(at, so_far["median"])
+    return grid, picks, median
 
 
 def _in_force(controls: Mapping[str, Any], table: Table) -> float | None:
