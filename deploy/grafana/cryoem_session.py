@@ -237,12 +237,12 @@ def outside() -> Panel:
     """Micrographs outside the ranges."""
     return series(
         "Outside their ranges",
-        "Micrographs per ten minutes with a quality number outside its range in the configuration: `warn` are picked "
+        "Micrographs per five minutes with a quality number outside its range in the configuration: `warn` are picked "
         "all the same, `skip` are not. More than one in ten: change the square, or the ranges.",
-        [Query(grown("beamsieve_micrographs_outside_total", over="$__rate_interval"), "{{range}}: {{number}}")],
+        [Query(grown("beamsieve_micrographs_outside_total"), "{{range}}: {{number}}")],
         unit="none",
         decimals=0,
-        every="10m",
+        every="5m",
         bars=True,
         stacked=True,
         nothing="none in this time",
@@ -330,12 +330,12 @@ def failures() -> Panel:
     """Micrographs that failed."""
     return series(
         "Failures by reason",
-        "Micrographs per ten minutes that could not be used, by why (docs/reference/metrics.md). More than 10 % within "
-        "an hour is an alert (BeamsieveFilesFailing): read the log, and try `beamsieve infer` on one of them.",
-        [Query(grown("beamsieve_frames_failed_total", over="$__rate_interval"), "{{reason}}")],
+        "Micrographs per five minutes that could not be used, by why (docs/reference/metrics.md). More than 10 % "
+        "within an hour is an alert (BeamsieveFilesFailing): read the log, and try `beamsieve infer` on one of them.",
+        [Query(grown("beamsieve_frames_failed_total"), "{{reason}}")],
         unit="none",
         decimals=0,
-        every="10m",
+        every="5m",
         bars=True,
         stacked=True,
         nothing="none failed",

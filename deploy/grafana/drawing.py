@@ -34,9 +34,9 @@ class Sheet:
         if "interval" not in panel:
             return self
         step = seconds(panel["interval"])
-        first = step * math.ceil(self.times[0] / step)
+        first = step * math.floor(self.times[0] / step)
         times = [*np.arange(first, self.times[-1] + step, step, dtype=float)]
-        return replace(self, times=times, values={**self.values, "__rate_interval": f"{step + 5}s"})
+        return replace(self, times=times, values={**self.values, "__interval": f"{step}s"})
 
     def curves(self, question: Question) -> list[tuple[str, Curve]]:
         """Each series over the time, by name; a query of the present has one value at the end."""
@@ -60,6 +60,7 @@ def spelt(value: float, unit: str, decimals: float | None = None) -> str:
         return _scaled(value) + ("B/s" if unit == "Bps" else "B")
     if unit == "short" and abs(value) >= 1000:
         return _scaled(value).rstrip()
+    value = 0.0 if abs(value) < 0.5 * 10 ** -(9 if places is None else places) else value  # no "-0"
     text = f"{value:.3g}" if places is None and abs(value) < 1000 else f"{value:.{places or 0}f}"
     return text + (unit.removeprefix("suffix:") if unit.startswith("suffix:") else "")
 
@@ -217,7 +218,13 @@ def _one(axes: Any, times: list[float], values: Any, base: Any, custom: Mapping[
         return top if stacked else base
     if stacked:
         axes.fill_between(times, base, top, color=colour, alpha=0.25, lw=0, step=step)
-    axes.plot(times, top, color=colour, lw=1.3, drawstyle="steps-post" if step else "default")
+    axes.plot(
+        times,
+        np.where(np.isfinite(values), top, np.nan),
+        color=colour,
+        lw=1.3,
+        drawstyle="steps-post" if step else "default",
+    )
     return top if stacked else base
 
 
@@ -225,14 +232,15 @@ def _limits(axes: Any, own: Mapping[str, Any]) -> None:
     low, high = own.get("min"), own.get("max")
     if axes.get_yscale() == "log":
         return
-    if own.get("decimals") == 0 and own["unit"] in ("none", "short"):
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if low is not None:
         axes.set_ylim(bottom=low)
     if high is not None:
         axes.set_ylim(top=high)
     bottom, top = axes.get_ylim()
     room = 0.1 * max(1.0, abs(top)) if top - bottom < 1e-9 + 0.01 * abs(top) else 0.04 * (top - bottom)
+    if own.get("decimals") == 0 and own["unit"] in ("none", "short"):
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        room = max(room, 1.1 - (top - bottom))
     axes.set_ylim(bottom, top + room)
 
 

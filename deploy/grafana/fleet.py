@@ -246,8 +246,8 @@ def losses() -> Panel:
     """Losses side by side."""
     return series(
         "Lost, 1 min",
-        "Share of the frames that failed or were dropped. Above 1 % (the dashed line) somebody is told, above 10 % "
-        "somebody is woken.",
+        "Share of the frames that failed or were dropped. At detectors, above 1 % (the dashed line) somebody is "
+        "told, above 10 % somebody is woken; of few micrographs one may fail.",
         [Query(of("beamsieve:loss:ratio_1m", "", MANY), WHERE)],
         unit="percentunit",
         worry=0.01,

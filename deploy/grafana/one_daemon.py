@@ -219,7 +219,7 @@ def source_events() -> Panel:
         "Events at the source",
         "What the source noticed, per minute: numbers that are missing, senders that began again, folders that went "
         "away. The words are in docs/reference/metrics.md.",
-        [Query(grown("beamsieve_source_events_total", over="$__rate_interval"), "{{kind}}")],
+        [Query(grown("beamsieve_source_events_total"), "{{kind}}")],
         unit="short",
         every="1m",
         bars=True,
@@ -235,8 +235,8 @@ def reasons() -> Panel:
         "Frames that could not be used, and frames that were left out, per minute; the words are in "
         "docs/reference/metrics.md. Nothing at all is good.",
         [
-            Query(grown("beamsieve_frames_failed_total", over="$__rate_interval"), "failed: {{reason}}"),
-            Query(grown("beamsieve_frames_dropped_total", over="$__rate_interval"), "dropped: {{reason}}"),
+            Query(grown("beamsieve_frames_failed_total"), "failed: {{reason}}"),
+            Query(grown("beamsieve_frames_dropped_total"), "dropped: {{reason}}"),
         ],
         unit="short",
         every="1m",
@@ -267,7 +267,7 @@ def changes() -> Panel:
         "Changes on the page",
         "What people changed, per minute. Who, when, and from what to what stands in the log of changes "
         "beside the files, and on the page.",
-        [Query(grown("beamsieve_changes_total", over="$__rate_interval"), "{{what}}")],
+        [Query(grown("beamsieve_changes_total"), "{{what}}")],
         unit="none",
         every="1m",
         w=8,
@@ -355,7 +355,7 @@ def shadow_table() -> Panel:
         ("miss", "hit", "only the candidate: hit"),
         ("miss", "miss", "both: miss"),
     ):
-        one = grown("beamsieve_shadow_frames_total", f'current="{current}", candidate="{candidate}"')
+        one = grown("beamsieve_shadow_frames_total", f'current="{current}", candidate="{candidate}"', over="$__range")
         parts.append(labelled(one, "said", title))
     return rows(
         "Frames by what both said",

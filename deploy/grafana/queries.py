@@ -41,14 +41,14 @@ def rate(name: str, more: str = "", who: str = ONE) -> str:
     return chosen(f"rate({of(name, more, who)}[$__rate_interval])")
 
 
-def grown(name: str, more: str = "", who: str = ONE, over: str = "$__range") -> str:
-    """The increase within ``over``: the time that the dashboard shows, if nothing else.
+def grown(name: str, more: str = "", who: str = ONE, over: str = "$__interval") -> str:
+    """How many were counted within ``over``: one step of the curve, if nothing else. Whole numbers, each counted once.
 
-    A counter that was not there before has grown by what it is. ``increase`` alone leaves its first count out, and with
-    it the only failure of the night.
+    A counter that was not there before, or began again, has grown by what it is. ``increase`` leaves a counter's first
+    value out, and with it the only failure of the night, and guesses what was between scrapes.
     """
     one = of(name, more, who)
-    return chosen(f"({one} unless {one} offset {over}) or increase({one}[{over}])")
+    return chosen(f"{one} - {one} offset {over} >= 0 or {one} + 0")
 
 
 def buckets(name: str, more: str = "", who: str = ONE) -> str:

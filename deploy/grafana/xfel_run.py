@@ -214,8 +214,8 @@ def losses() -> Panel:
         "docs/reference/metrics.md. `full` means that the analysis is too slow: look at the stages of this daemon. "
         "Nothing at all is good.",
         [
-            Query(grown("beamsieve_frames_failed_total", over="$__rate_interval"), "failed: {{reason}}"),
-            Query(grown("beamsieve_frames_dropped_total", over="$__rate_interval"), "dropped: {{reason}}"),
+            Query(grown("beamsieve_frames_failed_total"), "failed: {{reason}}"),
+            Query(grown("beamsieve_frames_dropped_total"), "dropped: {{reason}}"),
         ],
         unit="short",
         every="1m",
