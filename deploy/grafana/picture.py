@@ -23,7 +23,8 @@ from PIL import Image
 
 from .__main__ import FOLDER
 from .asking import Server, filled, questions, values_for
-from .drawing import DRAWN, INK, PAPER, SURFACE, Sheet
+from .canvas import INK, PAPER, SURFACE, Sheet
+from .drawing import DRAWN
 
 WIDTH_INCH, UNIT_INCH, DPI = 16.0, 0.30, 100
 POINTS = 150

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .board import Board, Row
-from .panels import BLUE, GREEN, GREY, ORANGE, PLAIN, PURPLE, SKY, YELLOW, Panel, heat, number, series
-from .queries import Query, buckets, chosen, either, grown, labelled, of, rate
+from .frames import flow, kept, losses, missing
+from .panels import GREEN, ORANGE, PLAIN, SKY, Panel, heat, number, series
+from .queries import Query, buckets, chosen, either, labelled, of
 from .tables import Column, rows
 
 WINDOWS = ("1m", "10m", "1h")
@@ -188,67 +189,6 @@ def scores() -> Panel:
         unit="none",
         axis="score",
         nothing="no scores in this time",
-    )
-
-
-def flow() -> Panel:
-    """Frames per second by how they ended."""
-    return series(
-        "Frames per second, by outcome",
-        "Read from the detector, and by how they ended. `accepted` and `rejected` together should be all that is "
-        "read. Where `dropped` or `failed` shows, look at the losses.",
-        [
-            Query(chosen(of("beamsieve:frames_read:rate_1m")), "read"),
-            Query(chosen(of("beamsieve:frames_ended:rate_1m")), "{{outcome}}"),
-        ],
-        unit="suffix: /s",
-        colours={"read": GREY, "accepted": SKY, "rejected": BLUE, "failed": PURPLE, "dropped": ORANGE},
-    )
-
-
-def losses() -> Panel:
-    """Lost frames by cause."""
-    return series(
-        "Losses by cause",
-        "Frames that failed (their data or the files) or were dropped (no room), by why, per minute. The words are in "
-        "docs/reference/metrics.md. `full` means that the analysis is too slow: look at the stages of this daemon. "
-        "Nothing at all is good.",
-        [
-            Query(grown("beamsieve_frames_failed_total"), "failed: {{reason}}"),
-            Query(grown("beamsieve_frames_dropped_total"), "dropped: {{reason}}"),
-        ],
-        unit="short",
-        every="1m",
-        stacked=True,
-        bars=True,
-        nothing="nothing was lost",
-    )
-
-
-def kept() -> Panel:
-    """What is written."""
-    return series(
-        "Kept in files",
-        "Frames per second that are written: hits, and a few misses chosen at random, by which the recall is measured. "
-        "None while hits come: writing is paused, or the disk is full.",
-        [Query(rate("beamsieve_written_total"), "{{what}}")],
-        unit="suffix: /s",
-        stacked=True,
-        colours={"hit": SKY, "random_miss": YELLOW},
-        nothing="nothing was kept",
-    )
-
-
-def missing() -> Panel:
-    """Numbers that never came."""
-    return series(
-        "Missing before they came",
-        "Share of the numbers that were skipped before they reached this daemon: the network, or the sender's queue. "
-        "With several receivers on one socket the others have them.",
-        [Query(chosen(of("beamsieve:missing:ratio_10m")), "missing")],
-        unit="percentunit",
-        colours={"missing": ORANGE},
-        nothing="no number was ever skipped",
     )
 
 
