@@ -3,15 +3,6 @@
 from __future__ import annotations
 
 from .panels import BLUE, GREY, ORANGE, PURPLE, SKY, YELLOW, Panel, series
-    BLUE,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    YELLOW,
-    Panel,
-    series,
-)
 from .queries import Query, chosen, grown, of, rate
 
 
