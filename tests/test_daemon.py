@@ -146,7 +146,7 @@ def test_a_series_is_read_judged_written_and_drained(
     assert found["accepted"] == 100
     assert found["rejected"] == 300
     assert found["failed"] == found["dropped"] == 0
-    (path,) = running.files()
+    (path,) = running.files("*.cxi*")
     assert str(path) in found["files"]
     with h5py.File(path) as file:
         data = file["entry_1/instrument_1/detector_1/data"]
@@ -185,7 +185,7 @@ def test_sigkill_leaves_files_that_open_and_can_be_finished(daemon: Callable[...
         until(lambda: running.metric('beamsieve_written_total{what="hit"}') >= 200, "200 hits")
         until(lambda: running.files("*.inprogress"), "a file")
         assert running.stop(signal.SIGKILL) == -signal.SIGKILL
-    (path,) = running.files()
+    (path,) = running.files("*.cxi*")
     done = run("recover", str(path), cwd=running.folder)
     assert done.returncode == 0, done.stderr
     (path,) = running.files("*.cxi")

@@ -1,4 +1,4 @@
-"""Which bundles can be tried beside the one in force."""
+"""What the controls and pages of both beamlines need: bundles that can be tried, and earlier marks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...models.bundle import Bundle, BundleError, available, load_bundle, read_card
+from ..flow.settings import ConfigError, Where
+from ..live.marks import Marks
 from ..live.page import Refused
 
 log = logging.getLogger(__name__)
@@ -57,3 +59,12 @@ class Candidates:
             except BundleError as error:
                 log.debug("%s", error.detail)
         return found
+
+
+def marks_in(directory: Path, where: Where) -> Marks:
+    """What reviewers said in this folder before. Raises ``ConfigError`` where it cannot be read."""
+    try:
+        return Marks(directory)
+    except OSError as error:
+        why = f"{directory}: {error.strerror or error}; name a folder that you may read and write"
+        raise ConfigError([where("files", "directory") + why]) from None

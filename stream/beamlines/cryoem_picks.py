@@ -34,13 +34,12 @@ from ..flow.stages import Each
 from ..flow.yields import Yields
 from ..live.changes import Changes
 from ..live.control import Control
-from ..live.marks import Marks
 from ..sinks.hdf5_room import room_in
 from ..sinks.picks.settings import PickSettings
 from ..sinks.picks.sink import PickSink
 from ..sources.folder.settings import FolderSettings
 from ..sources.folder.source import FolderSource
-from .candidates import Candidates
+from .candidates import Candidates, marks_in
 from .control_picks import PickLevers
 from .page_picks import PicksPage
 from .picking import PickerSettings, PickWork, as_picks
@@ -145,7 +144,7 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
     candidates = Candidates("particles", picks.directory, settings.model.bundle, picking.bundle.path)
     levers = PickLevers(picking.work, candidates, picks, lambda title, now: pipeline.new_run(title, now=now), metrics)
     control = Control(levers, metrics, changes)
-    page = _page(settings, picking, source, control, levers)
+    page = _page(settings, where, picking, source, control, levers)
     listeners: list[Sink] = [Remember(source)] if page is None else [Remember(source), Apart(page.watch, metrics)]
 
     def then() -> None:
@@ -159,14 +158,14 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
 
 
 def _page(
-    settings: CryoemPicks, picking: Picking, source: FolderSource, control: Control, levers: PickLevers
+    settings: CryoemPicks, where: Where, picking: Picking, source: FolderSource, control: Control, levers: PickLevers
 ) -> PicksPage | None:
     if not settings.service.page:
         return None
     page = PicksPage(
         metrics=picking.metrics,
         controls=control,
-        marks=Marks(picking.sink.directory),
+        marks=marks_in(picking.sink.directory, where),
         sink_directory=picking.sink.directory,
         waiting=source.waiting_files,
     )

@@ -30,14 +30,13 @@ from ..flow.settings import ConfigError, Settings, Where
 from ..flow.stages import Each, Stage
 from ..live.changes import Changes
 from ..live.control import Control
-from ..live.marks import Marks
 from ..sinks.failures import FailureLog
 from ..sinks.hdf5 import Hdf5Settings, Hdf5Sink
 from ..sinks.hdf5_room import room_in
 from ..sources.dectris import DectrisSettings, DectrisSource
 from ..sources.karabo import KaraboSettings, KaraboSource
 from ..sources.replay import ReplaySettings, ReplaySource
-from .candidates import Candidates
+from .candidates import Candidates, marks_in
 from .classify import Classify, ModelSettings
 from .control_hits import HitLevers
 from .hits import Keep, KeepSettings, Screen, ScreenSettings, View
@@ -138,7 +137,7 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
     levers = HitLevers(model, candidates, keep, files, lambda title, now: pipeline.new_run(title, now=now), metrics)
     control = Control(levers, metrics, changes)
     looks = Looks(settings.detector, base, decode.mask_of)
-    page = _page(settings, metrics, control, directory, model, looks)
+    page = _page(settings, where, metrics, control, directory, model, looks)
     metrics.operation.free_bytes = lambda: room_in(directory)
 
     def warm_up() -> None:
@@ -163,14 +162,20 @@ def build(settings: XfelHits, where: Where, config: str = "") -> Daemon:
 
 
 def _page(
-    settings: XfelHits, metrics: Metrics, control: Control, directory: Path, model: Classify | None, looks: Looks
+    settings: XfelHits,
+    where: Where,
+    metrics: Metrics,
+    control: Control,
+    directory: Path,
+    model: Classify | None,
+    looks: Looks,
 ) -> HitsPage | None:
     if not settings.service.page:
         return None
     return HitsPage(
         metrics=metrics,
         controls=control,
-        marks=Marks(directory),
+        marks=marks_in(directory, where),
         directory=directory,
         to_input=None if model is None else model.input_of,
         labels=CLASSES,
