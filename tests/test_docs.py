@@ -314,7 +314,7 @@ def test_commands_that_are_shown_exist(generate: Any) -> None:
     for page in PAGES:
         for block in blocks(page):
             for line in block.code.replace("\\\n", " ").splitlines() if block.language == "sh" else ():
-                for words in re.findall(r"(?<![\w./-])(?<!-u )beamsieve [^#|;&]*", line):
+                for words in re.findall(r"(?<![\w./-])(?<!-[un] )beamsieve [^#|;&]*", line):
                     parts = words.split()
                     names = [" ".join(parts[:n]) for n in (3, 2) if " ".join(parts[:n]) in known]
                     assert names, f"{page.name}: {words}"
