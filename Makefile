@@ -41,8 +41,9 @@ bench: $(VENV)/.dev ## throughput, latency and memory, each beside the naive way
 bench-gpu: $(VENV)/.dev ## the same on a CUDA device
 	$(BIN)/python -m benchmarks --device cuda $(BENCH_ARGS)
 
-docs: $(VENV)/.dev ## the reference of settings and metrics, from the code
+docs: $(VENV)/.dev ## the reference of settings and metrics, and Grafana's dashboards, from the code
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m beamsieve.deploy.grafana
 
 train-hits: $(VENV)/.run ## train the shipped hit classifier again, from its seed
 	$(BIN)/beamsieve train hits --recipe robust --seed 1 --out train-hits $(TRAIN_ARGS)
