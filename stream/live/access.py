@@ -205,7 +205,8 @@ def _read_token(path: Path) -> str:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise OSError(f"token file {path}: cannot be read: {why}; remove it and a new one is made") from None
     if mode & 0o077:
-        raise OSError(f"token file {path}: others can read it; run: chmod 600 {path}")
+        remedy = f"run: chmod 600 {path}, or name a place where that can be done in service.token_file"
+        raise OSError(f"token file {path}: others can read it; {remedy}")
     if len(token) < LEAST_TOKEN or not token.isprintable():
         raise OSError(f"token file {path}: holds no token of at least {LEAST_TOKEN} characters; remove it to get one")
     return token
