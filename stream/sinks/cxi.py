@@ -7,6 +7,7 @@ the frames has the frame as its first axis, and ``entry_1/number_of_frames`` say
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -227,15 +228,22 @@ def _put_process(result: h5py.Group, about: About) -> None:
         put_text(note, "description", "The configuration the program ran with")
         put_text(note, "type", "text/yaml")
         put_text(note, "data", about.configuration)
-    # Not one that grows: those have the frame as their first axis.
-    process.create_dataset("changes", shape=(MOST_CHANGES,), dtype=h5py.string_dtype("utf-8", CHANGE_BYTES))
+    # Not one that grows: those have the frame as their first axis. Written at once: what gets its place on the disk only
+    # with its first change is damage to a live reader, until a frame follows.
+    process["changes"] = np.zeros(MOST_CHANGES, h5py.string_dtype("utf-8", CHANGE_BYTES))
     process["changes"].attrs["description"] = "What people changed: before the first frame, and while the file was open"
     for at, line in enumerate(about.changes[-MOST_CHANGES // 2 :]):
         put_change(process["changes"], at, line)
 
 
 def put_change(changes: h5py.Dataset, at: int, line: str) -> None:
-    """Write one change into its place; a line too long for it is left out, as every frame has its own threshold."""
-    raw = line.encode()
-    if at < MOST_CHANGES and len(raw) <= CHANGE_BYTES:
-        changes[at] = raw
+    """Write one change into its place. One more than there are places takes the last: what came in force last is there.
+
+    A line too long for its place loses the old value, and is left out if it is too long still: every frame has its own
+    threshold, and the title is the file's.
+    """
+    raw = line.encode(errors="replace")
+    if len(raw) > CHANGE_BYTES:
+        raw = json.dumps({**json.loads(line), "old": None}, ensure_ascii=False).encode(errors="replace")
+    if len(raw) <= CHANGE_BYTES:
+        changes[min(at, MOST_CHANGES - 1)] = raw

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from .cxi import COUNT, END_REASON, END_TIME
+from .cxi import CHANGES, COUNT, END_REASON, END_TIME, put_change
 from .cxi_copy import copy_attributes, copy_rest, growing_datasets
 from .cxi_disk import SUFFIX, new_file, publish
 
@@ -28,10 +28,21 @@ def write_master(path: Path, parts: Sequence[Path]) -> Path:
         for name in growing:
             _stack(master, first[name], [os.path.relpath(part, path.parent) for part in parts], counts)
         master[COUNT][()] = np.int64(sum(counts))
+        for at, line in enumerate(_changes(parts)):
+            put_change(master[CHANGES], at, line)
         with h5py.File(parts[-1]) as last:
             for name in (END_TIME, END_REASON):
                 master[name][()] = last[name][()]
     return publish(working, path)
+
+
+def _changes(parts: Sequence[Path]) -> list[str]:
+    """What people changed in any of the parts, each change once: a part begins with what the last one ended with."""
+    found: dict[str, None] = {}
+    for part in parts:
+        with h5py.File(part) as file:
+            found |= dict.fromkeys(line for line in file[CHANGES].asstr()[()] if line)
+    return list(found)
 
 
 def _count(part: Path, first: h5py.File, growing: Sequence[str]) -> int:

@@ -52,7 +52,9 @@ def write_session(path: Path, rows: Sequence[Row]) -> None:
 
 def _changes(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        text = path.read_text(encoding="utf-8", errors="replace")
+        # A power cut may leave zeros at the end of a file, and HDF5's strings end at one.
+        return [line for line in text.replace("\0", "").splitlines() if line.strip()]
     except FileNotFoundError:
         return []
 
