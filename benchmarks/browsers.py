@@ -2,7 +2,7 @@
 
 Each reads the events as they come and fetches what the page of ``xfel_hits`` fetches: the facts once, the four powder
 patterns every two seconds, an enlarged frame every five. ``--hung`` ones open the stream and never read. They run until
-they are ended.
+they are ended. ``--micrographs``: they watch ``cryoem_picks`` instead, and fetch each new micrograph with its picks.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import re
 import signal
 import socket
 import sys
@@ -21,14 +22,16 @@ from typing import Any
 
 POWDERS = ("hits-sum", "hits-max", "misses-sum", "misses-max")
 POWDER_S, FRAME_S = 2.0, 5.0
+FRAME = re.compile(rb'"id": ?"([^"/]+)"')
+MICROGRAPH = re.compile(rb'"id": ?"([^"/]+)", ?"group": ?"micrograph"')
 
 
 class Browser(threading.Thread):
     """One that watches."""
 
-    def __init__(self, port: int, over: threading.Event) -> None:
+    def __init__(self, port: int, over: threading.Event, micrographs: bool) -> None:
         super().__init__(daemon=True)
-        self.port, self.over = port, over
+        self.port, self.over, self.micrographs = port, over, micrographs
         self.events = self.nbytes = self.fetched = 0
         self.frame = ""
 
@@ -48,12 +51,17 @@ class Browser(threading.Thread):
                     return
                 self.nbytes += len(data)
                 self.events += data.count(b"event: ")
-                at = data.find(b'"id":"')
-                if at >= 0 and b'"' in data[at + 6 :]:
-                    self.frame = data[at + 6 : data.index(b'"', at + 6)].decode(errors="replace")
+                # Of micrographs the pictures, not their particles; of shots whatever comes.
+                found = re.findall(MICROGRAPH if self.micrographs else FRAME, data)
+                self.frame = found[-1].decode() if found else self.frame
 
     def look(self) -> None:
-        beat = 0
+        seen, beat = "", 0
+        while self.micrographs and not self.over.wait(POWDER_S / 4):
+            if self.frame != seen:
+                seen = self.frame
+                self.fetch(f"/live/blob/micrograph/{seen}")
+                self.fetch(f"/live/blob/picks/{seen}")
         while not self.over.wait(POWDER_S / 2):
             beat += 1
             if beat % 2 == 0:
@@ -82,13 +90,18 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--port", type=int, required=True)
     options.add_argument("--watching", type=int, default=10)
+    options.add_argument("--micrographs", action="store_true")
     options.add_argument("--hung", type=int, default=0)
     options.add_argument("--json", type=Path, required=True)
     asked = options.parse_args()
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
+    for _ in range(600):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", asked.port), timeout=1):
+            break
+        time.sleep(0.1)
     lines = [hang(asked.port) for _ in range(asked.hung)]
-    browsers = [Browser(asked.port, over) for _ in range(asked.watching)]
+    browsers = [Browser(asked.port, over, asked.micrographs) for _ in range(asked.watching)]
     for browser in browsers:
         browser.start()
     over.wait()

@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,21 +100,33 @@ def fill(folder: Path, files: int, shape: tuple[int, int], pixel_a: float, dtype
         shutil.copyfile(folder / f"m{at % 2:04d}.mrc", folder / f"m{at:04d}.mrc")
 
 
-def run(place: Path, picker: str, threads: int) -> tuple[dict[str, Any], float]:
-    """Run the daemon until the folder is done; its summary, and its peak memory in bytes."""
+def run(
+    place: Path,
+    picker: str,
+    threads: int,
+    *,
+    page: bool = True,
+    watch: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
+) -> tuple[dict[str, Any], float]:
+    """Run the daemon until the folder is done; its summary, and its peak memory in bytes.
+
+    ``page``: whether it serves the live page; ``watch`` is given its port, and left when the daemon has ended.
+    """
+    port = free_port()
     settings = {
         "beamline": "cryoem_picks",
         "source": {"kind": "folder", "directory": "in", "settle_s": 0, "poll_s": 0.2, "end_idle_s": 2},
         "model": {"bundle": picker, "threads": threads},
         "files": {"directory": "picks", "formats": ["star", "box", "csv"], "particles": {"keep": True}},
-        "service": {"port": free_port()},
+        "service": {"port": port, "page": page},
     }
     config = place / "cryoem_picks.yaml"
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     command = ["-m", "beamsieve.stream", "run", str(config), "--quiet", "--json", str(place / "summary.json")]
     process = spawn(command, log=place / "daemon.log")
     peak = Peak(process)
-    code = process.wait(PATIENCE_S)
+    with watch(port):
+        code = process.wait(PATIENCE_S)
     files = len(list((place / "in").iterdir()))
     if code != 0 or not (place / "summary.json").exists():
         raise Broken(f"the daemon ended with {code}: {tail(place / 'daemon.log')}")

@@ -1,13 +1,15 @@
 """What the live page costs: the daemon's throughput without it, with it, with ten browsers, with hung ones besides.
 
-Shots come as fast as the daemon takes them, the network sees each, and none may be lost. Browsers are emulated by one
-process that reads what a page reads (see ``browsers.py``); on the machine of the benchmark they take processor time
-that they would not take at a beamline, where they are elsewhere: it is shown. The four ways take turns.
+Shots come as fast as the daemon takes them, the network sees each, and none may be lost; micrographs lie in a folder
+that is full when the daemon starts. Browsers are emulated by one process that reads what a page reads (see
+``browsers.py``); on the machine of the benchmark they take processor time that they would not take at a beamline, where
+they are elsewhere: it is shown. The ways take turns.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -16,15 +18,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .daemon import Broken, Daemon, spawn, tail
+from . import micrographs
+from .daemon import Broken, spawn, tail
 from .report import Report, Target
 from .shots import Shots
 from .throughput import Case, Stream, run_daemon, settings
 
 COLUMNS = {
-    "what": "s", "daemon /s": ",.0f", "of no page": ".3f", "CPU µs": ".1f", "p99 ms": ".1f", "events": "d",
+    "what": "s", "daemon /s": ",.2f", "of no page": ".3f", "CPU µs": ".1f", "p99 ms": ".1f", "events": "d",
     "fetched": "d", "browsers' CPU s": ".2f",
 }  # fmt: skip
+PICKER = "particles-general"
 WAYS = {
     "no page": None,
     "page, nobody watches": (0, 0),
@@ -53,7 +57,37 @@ def measure(folder: Path, shots: Shots, *, bundle: str, threads: int, quick: boo
     )
     report.targets.append(Target("ten browsers, of the same page with nobody watching", 0.95, watched))
     report.targets.append(Target("ten browsers, of no page at all", 0.95, report.rows[2]["of no page"]))
+    _micrographs(folder, report, threads, quick, repeats)
     return report
+
+
+def _micrographs(folder: Path, report: Report, threads: int, quick: bool, repeats: int) -> None:
+    """The same of ``cryoem_picks``, with 4096² float32 files."""
+    place, files = folder / "page", 6 if quick else 24
+    micrographs.fill(place / "in", files, (4096, 4096), 1.0, "f4", 1)
+    ways = {"micrographs, no page": None, "micrographs, ten browsers": (10, 0)}
+    turns: list[dict[str, dict[str, float]]] = []
+    for _ in range(repeats):
+        turn: dict[str, dict[str, float]] = {}
+        for what, how in ways.items():
+            seen: dict[str, float] = {"events": 0, "fetched": 0, "cpu_s": 0.0}
+            watch = _watching(folder, how, seen, "--micrographs")
+            found, _ = micrographs.run(place, PICKER, threads, page=how is not None, watch=watch)
+            shutil.rmtree(place / "picks")
+            turn[what] = {
+                "daemon /s": files / found["active_s"],
+                "events": seen["events"],
+                "fetched": seen["fetched"],
+                "browsers' CPU s": seen["cpu_s"],
+            }
+        turns.append(turn)
+    plain, watched = ways
+    for what in ways:
+        row: dict[str, Any] = {"what": what}
+        row |= {name: median(turn[what][name] for turn in turns) for name in turns[0][what]}
+        row["of no page"] = median(turn[what]["daemon /s"] / turn[plain]["daemon /s"] for turn in turns)
+        report.rows.append(row)
+    report.targets.append(Target(f"{watched}, of no page at all", 0.95, report.rows[-1]["of no page"]))
 
 
 def _row(
@@ -63,7 +97,8 @@ def _row(
     changes = settings(shots, case, bundle, threads)
     changes["service"] = {"page": how is not None}
     stream = Stream(shots.file(case.size, case.hits)[0], case.compression)
-    found, _, cpu = run_daemon(folder, stream, case.images, changes, watch=_watching(folder, how, seen))
+    watch = _watching(folder, how, seen)
+    found, _, cpu = run_daemon(folder, stream, case.images, changes, watch=lambda daemon: watch(daemon.port))
     return {
         "daemon /s": case.images / found["active_s"],
         "CPU µs": 1e6 * cpu / case.images,
@@ -75,16 +110,16 @@ def _row(
 
 
 def _watching(
-    folder: Path, how: tuple[int, int] | None, seen: dict[str, float]
-) -> Callable[[Daemon], AbstractContextManager[None]]:
+    folder: Path, how: tuple[int, int] | None, seen: dict[str, float], *more: str
+) -> Callable[[int], AbstractContextManager[None]]:
     @contextmanager
-    def watch(daemon: Daemon) -> Iterator[None]:
+    def watch(port: int) -> Iterator[None]:
         if how is None or not any(how):
             yield
             return
         path = folder / "browsers.json"
         path.unlink(missing_ok=True)
-        asked = ["--port", str(daemon.port), "--watching", str(how[0]), "--hung", str(how[1]), "--json", str(path)]
+        asked = ["--port", str(port), *more, "--watching", str(how[0]), "--hung", str(how[1]), "--json", str(path)]
         process = spawn(["-m", "benchmarks.browsers", *asked], folder / "browsers.log")
         try:
             yield
