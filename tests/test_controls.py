@@ -134,6 +134,9 @@ class Fake:
     def move(self, value: float) -> None:
         self.value = value
 
+    def resume(self, value: float, since: float) -> None:
+        self.move(value)
+
     def pause(self, paused: bool) -> None:
         self.paused = paused
 

@@ -187,7 +187,8 @@ def start(folder: Path, config: Path) -> subprocess.Popen[bytes]:
 
 
 def test_killed_at_any_moment_it_loses_and_doubles_nothing(tmp_path: Path, fields: list[Simulated]) -> None:
-    files = 8
+    # So many that a busy machine does not do them all before it lets us kill.
+    files = 24
     for at in range(files):
         write(tmp_path / "in" / f"m{at}.mrc", fields[at % 3])
     config = tmp_path / "c.yaml"

@@ -59,6 +59,7 @@ class FakeHits:
         self.threshold = 0.5
         self.paused = False
         self.blind = False
+        self.no_misses = False
         self.candidate: JSON | None = None
         self.changes: list[JSON] = []
         self.tick = 0
@@ -191,7 +192,7 @@ class FakeHits:
             "powder": {
                 "version": i,
                 "hits": 800 + i,
-                "misses": 2000 + i,
+                "misses": 0 if self.no_misses else 2000 + i,
                 "of_hits": accepted,
                 "of_misses": read - accepted,
             },
@@ -285,13 +286,14 @@ class FakeHits:
 class Daemon:
     """The server and its fake page, which can be restarted on the same port."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.page = FakeHits()
+        self.host = host
         self.port = 0
         self.start(0.2)
 
     def start(self, tick_s: float) -> None:
-        access = Access(host="127.0.0.1", token=TOKEN)
+        access = Access(host=self.host, token=TOKEN)  # it listens on loopback in any case
         self.server = LiveServer(
             host="127.0.0.1",
             port=self.port,
@@ -475,6 +477,16 @@ def test_the_powder_is_not_fetched_more_than_once_in_two_seconds(eyes: Eyes) -> 
     assert len(fetched) - since <= 4
 
 
+def test_the_powder_of_another_run_is_not_left_there(eyes: Eyes) -> None:
+    larger = '.powder figure:nth-child({}) button'.format
+    assert eyes.one(larger(3)).is_enabled()
+    eyes.daemon.page.no_misses = True
+    eyes.until(lambda: not eyes.one(larger(3)).is_enabled() and not eyes.one(larger(4)).is_enabled())
+    assert (eyes.colours(".powder figure:nth-child(3) canvas"), eyes.one(larger(1)).is_enabled()) == (1, True)
+    eyes.daemon.page.no_misses = False
+    eyes.until(lambda: eyes.one(larger(3)).is_enabled())
+
+
 def test_signing_in_by_the_address_asks_the_name_and_hides_the_token(eyes: Eyes) -> None:
     eyes.open(f"#token={TOKEN}")
     name = eyes.until(lambda: eyes.one("dialog.sign-in[open] input[name=name]"))
@@ -497,6 +509,50 @@ def test_a_wrong_token_is_refused_in_words(eyes: Eyes) -> None:
     eyes.one("input[name=token]").clear()
     eyes.one("input[name=token]").send_keys(TOKEN, Keys.ENTER)
     eyes.until(lambda: eyes.text(".who") == "A. Scientist")
+
+
+def test_a_tab_hears_of_what_happens_in_another(eyes: Eyes) -> None:
+    first = eyes.driver.current_window_handle
+    eyes.driver.switch_to.new_window("tab")
+    eyes.open()
+    assert eyes.text(".who") == "A. Scientist"
+    eyes.click("button.account")
+    eyes.until(lambda: eyes.text(".who") == "looking only")
+    assert not eyes.one(".banner.ended").is_displayed(), "who signs out knows it"
+    eyes.driver.switch_to.window(first)
+    eyes.until(lambda: eyes.text(".who") == "looking only" and eyes.one(".banner.ended").is_displayed())
+    eyes.click(".banner.ended button")
+    eyes.one("input[name=token]").send_keys(TOKEN, Keys.ENTER)
+    eyes.until(lambda: eyes.text(".who") == "A. Scientist" and not eyes.one(".banner.ended").is_displayed())
+    eyes.driver.switch_to.window(next(one for one in eyes.driver.window_handles if one != first))
+    eyes.until(lambda: eyes.text(".who") == "A. Scientist")
+    eyes.driver.close()
+    eyes.driver.switch_to.window(first)
+
+
+def test_where_looking_needs_the_token_nothing_is_shown_before_or_after(eyes: Eyes) -> None:
+    closed = Daemon("0.0.0.0")
+    first = eyes.driver.current_window_handle
+    eyes.driver.switch_to.new_window("tab")
+    try:
+        eyes.driver.get(f"http://127.0.0.1:{closed.port}/")
+        asked = partial(eyes.js, "return document.querySelector('dialog.sign-in')?.open ?? false")
+        eyes.until(asked)
+        for _ in range(3):
+            ActionChains(eyes.driver).send_keys(Keys.ESCAPE).perform()
+        eyes.until(asked)
+        assert eyes.text(".who") == "not signed in"
+        assert (eyes.text("#glance"), eyes.text("#grid"), closed.page.tick) == ("", "Waiting for the daemon…", 0)
+        eyes.one("input[name=token]").send_keys(TOKEN)
+        eyes.one("input[name=name]").send_keys("B", Keys.ENTER)
+        eyes.until(lambda: "ready" in eyes.text("#glance"))
+        eyes.click("button.account")
+        eyes.until(lambda: eyes.text("#glance") == "" and asked())
+        assert eyes.text("#grid") == "Waiting for the daemon…"
+    finally:
+        eyes.driver.close()
+        eyes.driver.switch_to.window(first)
+        closed.server.close()
 
 
 def test_between_two_thresholds_the_numbers_are_between(eyes: Eyes) -> None:
@@ -580,8 +636,12 @@ def test_the_threshold_by_keys_by_number_and_by_finger(eyes: Eyes) -> None:
 def test_without_a_model_there_is_no_threshold(eyes: Eyes) -> None:
     eyes.daemon.page.blind = True
     eyes.until(lambda: "no threshold" in eyes.text("#panel-scores .why"))
+    assert "screen.hitscore_threshold" in eyes.text("#panel-scores .why")
     assert not eyes.one("button.apply").is_enabled()
-    assert not eyes.one(".threshold-handle").is_displayed()
+    for gone in (".threshold-handle", "button.apply", "input.threshold-value", ".what-if", "#panel-scores .hint"):
+        assert not eyes.one(gone).is_displayed(), gone
+    assert not eyes.one("table.classes").is_displayed(), "zeros would look as if no particle came"
+    assert eyes.one('[data-area="classes"] .why').is_displayed()
     eyes.daemon.page.blind = False
     eyes.until(lambda: eyes.text("#panel-scores .why") == "" and eyes.one(".threshold-handle").is_displayed())
 
@@ -773,6 +833,7 @@ def test_the_connection_comes_back_and_the_page_does_not_grow(eyes: Eyes) -> Non
     eyes.until(lambda: "stale" not in str(eyes.one("body").get_attribute("class")))
     assert not eyes.driver.find_elements(By.CSS_SELECTOR, ".banner.warn:not([hidden])")
     eyes.until(lambda: eyes.text(".who") == "looking only")  # the daemon's next life knows no session
+    assert eyes.one(".banner.ended").is_displayed()
     first = eyes.daemon.page.tick
     eyes.until(lambda: eyes.daemon.page.tick > first + 40)
     before = counted(eyes)

@@ -285,6 +285,20 @@ def test_masked_pixels_of_a_calibrated_frame_are_no_numbers(bench: Bench) -> Non
     assert np.argwhere(np.isnan(sent)).tolist() == [[5, 5]]
 
 
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4", "i4"])
+def test_masked_pixels_of_whole_numbers_are_no_numbers_either(bench: Bench, dtype: str) -> None:
+    data = np.arange(480).reshape(20, 24).astype(dtype) // 4
+    mask = np.zeros((20, 24), np.uint32)
+    mask[5, 5] = 0x80
+    data[5, 5] = np.iinfo(dtype).max  # as detectors mark it; it must not hide the rest
+    large = np.full((20, 24), (1 << 24) + 1, np.int32)
+    bench.write(judged(1, 0.95, data=data, mask=mask), judged(2, 0.95, data=large, mask=mask))
+    sent = array(bench.page.blob("frame", bench.pictures()["r:1"]["id"], {}))
+    np.testing.assert_array_equal(sent, np.where(mask, np.nan, data))
+    kept = array(bench.page.blob("frame", bench.pictures()["r:2"]["id"], {}))
+    np.testing.assert_array_equal(kept, large, "float32 does not hold these counts")
+
+
 def test_a_frame_whose_room_was_needed_is_shown_as_the_model_saw_it(tmp_path: Path) -> None:
     bench = Bench(tmp_path, budget=20_000)
     bench.write(judged(1, 0.95))
@@ -324,7 +338,8 @@ def test_powders_and_frames_of_modules_are_assembled(tmp_path: Path, looks: Look
     gap_and_bad = np.zeros((3, 9), bool)
     gap_and_bad[:, 4] = gap_and_bad[2, 8] = True
     np.testing.assert_array_equal(sent, np.where(gap_and_bad, np.nan, 2.0 * picture))
-    np.testing.assert_array_equal(array(bench.page.blob("frame", bench.pictures()["r:2"]["id"], {})), picture)
+    frame = array(bench.page.blob("frame", bench.pictures()["r:2"]["id"], {}))
+    np.testing.assert_array_equal(frame, np.where(gap_and_bad, np.nan, picture))
     assert looks(np.zeros((5, 4)), None, "r")[0].shape == (5, 4), "what does not fit the geometry is shown as it is"
 
 

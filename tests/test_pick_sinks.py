@@ -298,6 +298,17 @@ def test_a_session_may_be_moved(tmp_path: Path) -> None:
         assert file["particles/images"][2, 0, 0] == pytest.approx(2 * SIZE * SIZE / 7)
 
 
+@pytest.mark.parametrize("name", ["100% sure.mrc", "%2e%2e%2fx.mrc", "%d/%s%%b.mrc"])
+def test_a_percent_sign_in_a_name_is_no_format_of_a_virtual_dataset(tmp_path: Path, name: str) -> None:
+    found = with_particles(micrograph(name))
+    session(tmp_path, with_particles(micrograph()), found, particles={"keep": True})
+    assert found.particles is not None
+    with h5py.File(tmp_path / "session.h5") as file:
+        names = [one.decode() for one in file["micrographs"]["name"]]
+        images = file["particles/images"][file["particles/micrograph"][()] == names.index(name)]
+    assert np.array_equal(images, found.particles.astype(images.dtype))
+
+
 def test_a_single_particle_and_none_at_all(tmp_path: Path) -> None:
     one, none = micrograph(threshold=0.85), micrograph("g/b.mrc", threshold=0.95)
     session(tmp_path, with_particles(one), with_particles(none), particles={"keep": True, "mrcs": True})
