@@ -145,18 +145,22 @@ class Classify:
         batch = loaded.runner.prepare(inputs)
         if shadow is None or not shadow.trial.due(len(frames)):
             return Job(loaded, batch)
-        if shadow.loaded.size != loaded.size:
-            inputs = self._inputs(frames, shadow.loaded.size)
-        return Job(loaded, batch, shadow, shadow.loaded.runner.prepare(inputs))
+        with shadow.trial.apart():
+            if shadow.loaded.size != loaded.size:
+                inputs = self._inputs(frames, shadow.loaded.size)
+            return Job(loaded, batch, shadow, shadow.loaded.runner.prepare(inputs))
+        return Job(loaded, batch)
 
     def run(self, job: Job) -> Judged:
         """Probabilities (n, 5)."""
         scores = job.loaded.runner.run(job.batch)
         if job.shadow is None or job.shadow_batch is None:
             return Judged(job, scores)
-        began = time.perf_counter()
-        others = job.shadow.loaded.runner.run(job.shadow_batch)
-        job.shadow.trial.spent(time.perf_counter() - began)
+        others = None
+        with job.shadow.trial.apart():
+            began = time.perf_counter()
+            others = job.shadow.loaded.runner.run(job.shadow_batch)
+            job.shadow.trial.spent(time.perf_counter() - began)
         return Judged(job, scores, others)
 
     def decide(self, frames: Sequence[Frame], judged: Judged) -> Sequence[Result]:
@@ -164,8 +168,9 @@ class Classify:
         loaded, scores, shadow = judged.job.loaded, judged.scores, judged.job.shadow
         labels, singles, accepted = verdicts(scores, loaded.threshold)
         if shadow is not None and judged.shadow_scores is not None:
-            _, _, others = verdicts(judged.shadow_scores, shadow.loaded.threshold)
-            shadow.trial.compare(accepted, others, len(frames))
+            with shadow.trial.apart():
+                _, _, others = verdicts(judged.shadow_scores, shadow.loaded.threshold)
+                shadow.trial.compare(accepted, others, len(frames))
         weights = self._keep.weights(accepted)
         hash_, threshold = loaded.bundle.card.sha256, loaded.threshold
         bad = self._bad(self._decode.mask_of(frames[0].key.run))

@@ -56,6 +56,10 @@ class HitLevers:
         """From the next batch on."""
         self._model().move(value)
 
+    def resume(self, value: float, _: float) -> None:
+        """Nobody else moves it: as ``move``."""
+        self.move(value)
+
     def pause(self, paused: bool) -> None:
         """Frames are judged and counted, and not kept."""
         self._keep.paused = paused
@@ -90,8 +94,11 @@ class HitLevers:
         classify = self._model()
         assert self._candidates is not None, "where a model answers, others can be tried"
         found = self._candidates.load(bundle)
+        settings = classify.settings
+        # As at the start: a configured threshold is for the bundle that is configured.
+        own = settings.threshold if bundle == settings.bundle else None
         try:
-            loaded = Loaded.of(bundle, found.expect(classes=CLASSES), classify.settings)
+            loaded = Loaded.of(bundle, found.expect(classes=CLASSES), settings, own)
             loaded.runner.warm_up()
         except BundleError as error:
             raise Refused(error.detail) from None

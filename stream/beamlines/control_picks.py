@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Final
 
 from ...models.bundle import BundleError
@@ -14,9 +15,10 @@ from ..flow.metrics import Metrics
 from ..live.page import JSON, Refused
 from ..live.trial import Trial
 from ..sinks.picks import again
+from ..sinks.picks.files import lock
 from ..sinks.picks.record import Record, now
 from ..sinks.picks.sink import PickSink
-from ..sinks.picks.threshold import Moved, read_moved, write_moved
+from ..sinks.picks.threshold import Moved, move_of, read_moved, write_moved
 from .candidates import Candidates
 from .picking import Loaded, PickWork, Shadow
 
@@ -45,7 +47,7 @@ class PickLevers:
         self._work, self._candidates, self._picks = work, candidates, picks
         self._new_run, self._metrics = new_run, metrics
         self._again: tuple[int, int] | None = None
-        self._wanted: float | None = None
+        self._wanted: tuple[Loaded, float] | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -69,10 +71,18 @@ class PickLevers:
         self._work.in_force = value
         self.refreshed(value)
         with self._lock:
-            self._wanted = value
+            self._wanted = self._work.loaded, value
             if self._thread is None:
                 self._thread = threading.Thread(target=self._pick_again, name="rethreshold", daemon=True)
                 self._thread.start()
+
+    def resume(self, value: float, since: float) -> None:
+        """As ``move``, unless ``beamsieve rethreshold`` moved it later: ``threshold.json`` remembers by itself."""
+        moved = self._work.moved(self._work.loaded)
+        if moved is None or moved.threshold == value or not _is_later(moved, since):
+            self.move(value)
+        else:
+            log.warning("threshold is %g, as it was moved at %s", moved.threshold, moved.when)
 
     def further(self) -> JSON:
         """``rethreshold``: how many of the stored micrographs are picked again; None when nothing is to be done."""
@@ -135,35 +145,54 @@ class PickLevers:
         loaded, directory = self._work.loaded, self._picks.directory
         sha, configured = loaded.bundle.card.sha256, loaded.threshold
         try:
-            others = [m for m in read_moved(directory) if (m.model_sha256, m.configured) != (sha, configured)]
-            write_moved(directory, [*others, Moved(sha, configured, value, None, now())])
+            with lock(directory):
+                moved = read_moved(directory)
+                mine = move_of(moved, sha, configured)
+                # A band that was moved with the threshold stays.
+                band = None if mine is None else mine.sd_range
+                write_moved(
+                    directory, [*(m for m in moved if m is not mine), Moved(sha, configured, value, band, now())]
+                )
         except (OSError, ValueError) as error:
             raise Refused(str(error)) from None
 
     def _pick_again(self) -> None:
         while True:
             with self._lock:
-                value, self._wanted = self._wanted, None
-                if value is None:
+                wanted, self._wanted = self._wanted, None
+                if wanted is None:
                     self._thread = None
                     return
             self._again = (0, 0)
             try:
-                self._pick_stored(value)
+                self._pick_stored(*wanted)
             except (OSError, BadData, ValueError) as error:
                 said = plain(error) if isinstance(error, OSError) else str(error)
-                log.error("threshold %g: not all that is stored was picked again: %s", value, said)
+                log.error("threshold %g: not all that is stored was picked again: %s", wanted[1], said)
+            except Exception:
+                # The thread must come to its end, or no later threshold would reach what is stored.
+                log.exception("threshold %g: not all that is stored was picked again, by a bug", wanted[1])
             self._again = None
             self.refreshed(None)
 
-    def _pick_stored(self, value: float) -> None:
-        """What the model in force has picked at another threshold; scores of other models are on another scale."""
-        sha = self._work.loaded.bundle.card.sha256
+    def _pick_stored(self, loaded: Loaded, value: float) -> None:
+        """What this model has picked at another threshold; scores of other models are on another scale."""
+        sha, moved = loaded.bundle.card.sha256, self._work.moved(loaded)
+        band = None if moved is None else moved.sd_range
 
         def stale(record: Record) -> bool:
             return record.micrograph.model_sha256 == sha and record.micrograph.threshold != value
 
-        again.rethreshold(self._picks.directory, self._picks.settings, value, None, self._progress, only=stale)
+        directory, settings = self._picks.directory, self._picks.settings
+        again.rethreshold(directory, settings, value, band, self._progress, only=stale, announced=True)
 
     def _progress(self, _: str, done: int, of: int) -> None:
         self._again = (done, of)
+
+
+def _is_later(moved: Moved, since: float) -> bool:
+    """Whether it was moved at this time (Unix seconds) or later; ``when`` has whole seconds."""
+    try:
+        return datetime.fromisoformat(moved.when).timestamp() >= int(since)
+    except ValueError:
+        return False

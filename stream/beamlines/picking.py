@@ -29,7 +29,7 @@ from ..flow.yields import Yield
 from ..live.trial import Trial
 from ..sinks.picks.micrograph import PickedMicrograph
 from ..sinks.picks.settings import PickSettings
-from ..sinks.picks.threshold import Followed, picked_again
+from ..sinks.picks.threshold import Followed, Moved, move_of, picked_again, read_moved
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +171,7 @@ class PickWork:
         self._quality = quality
         self._picks = picks
         self._metrics = metrics
+        self._directory = directory
         self._followed = Followed(directory)
         self.in_force = self.loaded.threshold
 
@@ -179,12 +180,25 @@ class PickWork:
         report = self.loaded.picker.warm_up()
         log.info("%s: %s", self.loaded.bundle.card.name, report)
         self.loaded.tell(self._metrics)
+        self.in_force = self._threshold_of(self.loaded)
+
+    def moved(self, loaded: Loaded) -> Moved | None:
+        """Where the threshold of this picker was moved in this folder, if it was."""
+        try:
+            return move_of(read_moved(self._directory), loaded.bundle.card.sha256, loaded.threshold)
+        except (OSError, ValueError) as error:
+            log.warning("%s; the configured threshold holds", error)
+            return None
+
+    def _threshold_of(self, loaded: Loaded) -> float:
+        moved = self.moved(loaded)
+        return loaded.threshold if moved is None else moved.threshold
 
     def promote(self) -> None:
         """Let the candidate pick from the next micrograph on."""
         assert self.shadow is not None, "only a candidate can be promoted"
         self.loaded, self.shadow = self.shadow.loaded, None
-        self.in_force = self.loaded.threshold
+        self.in_force = self._threshold_of(self.loaded)
         self.loaded.tell(self._metrics)
 
     def prepare(self, frames: Sequence[Frame]) -> list[Ready]:
@@ -205,9 +219,11 @@ class PickWork:
         if ready.shadow is None:
             return None
         shadow, prepared = ready.shadow
-        began = time.perf_counter()
-        scores = shadow.loaded.picker.run(prepared)
-        shadow.trial.spent(time.perf_counter() - began)
+        scores = None
+        with shadow.trial.apart():
+            began = time.perf_counter()
+            scores = shadow.loaded.picker.run(prepared)
+            shadow.trial.spent(time.perf_counter() - began)
         return scores
 
     def decide(self, frames: Sequence[Frame], scores: list[Scored]) -> Sequence[Result]:
@@ -237,20 +253,23 @@ class PickWork:
         shadow = self.shadow
         if shadow is None or not shadow.trial.due(1):
             return None
-        try:
-            return shadow, shadow.loaded.picker.prepare(frame.data, pixel_a)
-        except ValueError as error:
-            # What the picker in force takes may be too small for the candidate: it says nothing of this one.
-            log.warning("candidate %s: %s", shadow.loaded.name, error)
-            return None
+        with shadow.trial.apart():
+            try:
+                return shadow, shadow.loaded.picker.prepare(frame.data, pixel_a)
+            except ValueError as error:
+                # What the picker in force takes may be too small for the candidate: it says nothing of this one.
+                log.warning("candidate %s: %s", shadow.loaded.name, error)
+        return None
 
     def _decide(self, frame: Frame, scored: Scored) -> Result:
         began = time.perf_counter()
         ready = scored.ready
         candidates = ready.loaded.picker.decide(ready.prepared, scored.scores)
         found = self._micrograph(frame, ready, candidates)
-        if ready.shadow is not None:
-            self._compare(found, ready.shadow, scored.shadow_scores)
+        # Of one that was skipped nothing is picked, which is not this picker's verdict.
+        if ready.shadow is not None and scored.shadow_scores is not None and not found.skipped:
+            with ready.shadow[0].trial.apart():
+                self._compare(found, ready.shadow, scored.shadow_scores)
         peaks = time.perf_counter()
         if self._picks.particles.keep and not found.skipped:
             found = self._with_particles(frame, found)
@@ -291,11 +310,15 @@ class PickWork:
             info=info.get("microscope", {}),
             sd_range=self.settings.sd_range,
             floor=self.settings.floor,
+            configured=ready.loaded.threshold,
         )
         moved = self._followed.of(found)
         band = self.settings.sd_range if moved is None or moved.sd_range is None else moved.sd_range
-        self.in_force = found.threshold if moved is None else moved.threshold
-        found = picked_again(found, self.in_force, band)
+        threshold = found.threshold if moved is None else moved.threshold
+        if ready.loaded is self.loaded:
+            # Not for one that was begun before a promotion.
+            self.in_force = threshold
+        found = picked_again(found, threshold, band)
         if int(found.picked.sum()) < self.settings.min_picks:
             found = replace(found, skipped=(*skipped, "picks"), picked=np.zeros_like(found.picked))
         return found

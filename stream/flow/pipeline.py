@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -60,7 +61,7 @@ class Pipeline:
         self._warm_up = warm_up
         self._title = ""
         self._start: RunStart | None = None
-        self._asked: str | None = None
+        self._asked: deque[str] = deque()
         self._stop = threading.Event()
         self._aborted = threading.Event()
         self._channels: list[Channel[Any]] = []
@@ -100,7 +101,7 @@ class Pipeline:
         runs the names that the source gives them.
         """
         if now:
-            self._asked = title
+            self._asked.append(title)
         else:
             self._title = title
 
@@ -161,8 +162,8 @@ class Pipeline:
         run: str | None = None
         try:
             while not self._stop.is_set():
-                if self._asked is not None:
-                    self._begin_again(outlet)
+                while self._asked:
+                    self._begin_again(outlet, self._asked.popleft())
                 since = time.monotonic()
                 items = self._source.read(SOURCE_WAIT_S)
                 if items is None:
@@ -177,9 +178,9 @@ class Pipeline:
             self._source.close()
         outlet.close()
 
-    def _begin_again(self, outlet: Channel[Any]) -> None:
+    def _begin_again(self, outlet: Channel[Any], title: str) -> None:
         """The run that a person asked for: the end of the one that is open, and the start of its other half."""
-        self._title, self._asked = self._asked or "", None
+        self._title = title
         if self._start is not None:
             outlet.put([RunEnd(self._start.run, "operator"), self._named(self._start)])
 

@@ -51,11 +51,16 @@ class Changes:
         self._operation.changed(what)
         log.warning("%s changed by %s: from %s to %s", what, by, json.dumps(old), json.dumps(new))
 
-    def standing(self, what: str, configured: Any = None) -> JSON | None:
-        """The last change of ``what``, if the configuration still says ``configured`` of it; None otherwise."""
+    def standing(self, what: str, configured: Any = None, *, ended_by: str = "") -> JSON | None:
+        """The last change of ``what``, if the configuration still says ``configured`` of it; None otherwise.
+
+        None as well where ``ended_by`` was changed later.
+        """
         with self._lock:
-            last = next((change for change in reversed(self._read()) if change.get("what") == what), None)
-        return last if last is not None and last.get("configured") == configured else None
+            last = next((change for change in reversed(self._read()) if change.get("what") in (what, ended_by)), None)
+        if last is None or last.get("what") != what:
+            return None
+        return last if last.get("configured") == configured else None
 
     def recent(self) -> list[JSON]:
         """The last few, the newest last, without what only a restart asks for."""

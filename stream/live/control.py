@@ -34,6 +34,9 @@ class Levers(Protocol):
     def move(self, value: float) -> None:
         """From now on this threshold holds."""
 
+    def resume(self, value: float, since: float) -> None:
+        """Likewise at the start: it was moved there before, at ``since`` (Unix seconds), and not on the page since."""
+
     def pause(self, paused: bool) -> None:
         """Keep nothing from now on, or keep again."""
 
@@ -113,9 +116,11 @@ class Control:
         model = self._changes.standing("model", self._levers.configured_model())
         if model is not None and model["new"] != self._levers.model():
             self._again(model, self._adopt)
-        threshold = self._changes.standing("threshold", self._key())
+        # A model that was promoted later came with its own threshold, also where it is the same model again.
+        threshold = self._changes.standing("threshold", self._key(), ended_by="model")
         if threshold is not None:
-            self._again(threshold, lambda value: self._levers.move(self._number(value)))
+            since = float(threshold.get("time") or 0.0)
+            self._again(threshold, lambda value: self._resume(self._number(value), since))
         pause = self._changes.standing("pause")
         if pause is not None and pause["new"]:
             self._again(pause, lambda _: self._set_paused(True))
@@ -124,6 +129,11 @@ class Control:
             self._again(title, lambda value: self._levers.new_run(str(value), now=False))
         # Told only now: until here it was one that nothing was judged by.
         self._metrics.operation.threshold = lambda: self._levers.threshold()["value"]
+
+    def _resume(self, value: float, since: float) -> None:
+        # The floor may have been raised meanwhile.
+        self._levers.check_threshold(value)
+        self._levers.resume(value, since)
 
     def _again(self, change: JSON, do: Callable[[Any], None]) -> None:
         try:
@@ -138,11 +148,20 @@ class Control:
         value, old = self._number(body.get("value")), self._levers.threshold()["value"]
         self._levers.check_threshold(value)
         self._changes.note("threshold", by, old, value, self._key())
-        self._levers.move(value)
+        try:
+            self._levers.move(value)
+        except Refused:
+            # It was written down and not made: a restart would make it.
+            self._changes.note("threshold", by, value, old, self._key())
+            raise
 
     def _key(self) -> JSON:
-        """What a moved threshold belongs to: the model in force, and the threshold it would have by configuration."""
-        return {"model": self._levers.model(), "threshold": self._levers.threshold()["configured"]}
+        """What a moved threshold belongs to: the model in force, and the threshold it would have by configuration.
+
+        With the model's hash: another training under the same name has scores of its own.
+        """
+        configured = self._levers.threshold()["configured"]
+        return {"model": self._levers.model(), "hash": self._metrics.which_model().get("hash"), "threshold": configured}
 
     def _number(self, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -182,12 +201,21 @@ class Control:
         finally:
             self._loading = ""
         self._trial = trial
-        self._changes.note("candidate", by, old, bundle)
+        try:
+            self._changes.note("candidate", by, old, bundle)
+        except Refused as error:
+            self._levers.drop()
+            self._trial = None
+            raise Refused(f"{error}; no candidate is tried now") from None
 
     def _promote(self, _: Mapping[str, Any], by: str) -> None:
         trial = self._trial
         if trial is None:
             raise Refused("there is no candidate; choose one, and let it run beside the model in force first")
+        failed = trial.error if self._error is None else f"{self._error[0]}: {self._error[1]}"
+        if failed is not None:
+            # The page shows a failure: whoever promotes does not mean what was tried before it.
+            raise Refused(f"the candidate failed ({failed}); dismiss it, and choose another")
         self._changes.note("model", by, self._levers.model(), trial.bundle, self._levers.configured_model())
         self._levers.promote()
         self._trial = None

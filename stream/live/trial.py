@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -13,6 +15,8 @@ import numpy.typing as npt
 from ..flow.operation import Operation
 from ..flow.rates import wilson
 from .page import JSON
+
+log = logging.getLogger(__name__)
 
 SHARE = 0.2
 
@@ -34,12 +38,22 @@ class Trial:
         self._table = np.zeros((2, 2), np.int64)
         self._seen = self._judged = 0
         self._free_at = clock()
+        self.error: str | None = None
 
     def due(self, frames: int) -> bool:
         """Whether the candidate shall judge these frames too."""
         with self._lock:
             self._seen += frames
-            return self._clock() >= self._free_at
+            return self.error is None and self._clock() >= self._free_at
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """What the candidate does inside may fail: it is asked no more, ``error`` says why, and the stream goes on."""
+        try:
+            yield
+        except Exception as error:
+            self.error = f"it cannot judge what comes here: {error}"
+            log.exception("candidate %s: is asked no more", self.bundle)
 
     def spent(self, seconds: float) -> None:
         """Judging took the candidate so long; it pauses for as long as its share asks."""
@@ -68,8 +82,8 @@ class Trial:
         agree = both + neither if kind == "hits" else both
         return {
             "bundle": self.bundle,
-            "state": "shadow",
-            "error": None,
+            "state": "shadow" if self.error is None else "failed",
+            "error": self.error,
             "unit": kind,
             "threshold": self.threshold,
             "frames": judged,

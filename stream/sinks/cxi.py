@@ -228,8 +228,8 @@ def _put_process(result: h5py.Group, about: About) -> None:
         put_text(note, "description", "The configuration the program ran with")
         put_text(note, "type", "text/yaml")
         put_text(note, "data", about.configuration)
-    # Not one that grows: those have the frame as their first axis. Written at once: what gets its place on the disk only
-    # with its first change is damage to a live reader, until a frame follows.
+    # Not one that grows: those have the frame as their first axis. Written at once: what gets its place on the disk
+    # only with its first change is damage to a live reader, until a frame follows.
     process["changes"] = np.zeros(MOST_CHANGES, h5py.string_dtype("utf-8", CHANGE_BYTES))
     process["changes"].attrs["description"] = "What people changed: before the first frame, and while the file was open"
     for at, line in enumerate(about.changes[-MOST_CHANGES // 2 :]):

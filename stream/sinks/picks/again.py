@@ -7,7 +7,7 @@ each micrograph, and every record is changed under the lock that the daemon take
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from .record import Change, Images, Record, encode, now, read, read_images
 from .rows import Rows, record_files
 from .settings import Format, PickSettings
 from .tables import write_large, write_small
-from .threshold import Band, Moved, picked_again, read_moved, write_moved
+from .threshold import Band, Moved, move_of, picked_again, read_moved, write_moved
 
 log = logging.getLogger(__name__)
 
@@ -90,26 +90,32 @@ def rethreshold(
     progress: Progress,
     *,
     only: Callable[[Record], bool] = lambda _: True,
+    announced: bool = False,
 ) -> list[Recount]:
     """Pick every micrograph of the session again and write its files and the tables; one ``Recount`` per micrograph.
 
     ``sd_range``: None leaves each micrograph's band. ``only``: which micrographs; the others stay as they are. Records
-    that come in meanwhile are treated too. Raises ``OSError``
-    where something cannot be written, ``BadData`` for a damaged record, and ``ValueError`` for a damaged
-    ``threshold.json``; each file that was written until then is whole, and a second call does the rest.
+    that come in meanwhile are treated too. ``announced``: the daemons know of it already. A micrograph whose threshold
+    somebody moves elsewhere meanwhile is left to them. Raises ``OSError`` where something cannot be written,
+    ``BadData`` for a damaged record, and ``ValueError`` for a damaged ``threshold.json``; each file that was written
+    until then is whole, and a second call does the rest.
     """
     places = Places(directory, settings.project)
     done: dict[str, Recount] = {}
     seen: set[str] = set()
+    told: set[tuple[str, float]] = set()
     while new := [file for file, _ in record_files(directory / RECORDS) if file not in seen]:
         seen.update(new)
         files = [file for file in new if only(read(directory / RECORDS / file))]
-        _announce(directory, files, threshold, sd_range)
+        if not announced:
+            told |= _announce(directory, files, threshold, sd_range, told)
         of = len(done) + len(files)
         for file in files:
             with lock(directory):
-                done[file] = _again(directory / RECORDS / file, settings, places, threshold, sd_range)
-            progress(f"pick again: {done[file].name}", len(done), of)
+                found = _again(directory / RECORDS / file, settings, places, threshold, sd_range)
+            if found is not None:
+                done[file] = found
+                progress(f"pick again: {found.name}", len(done), of)
     if not done:
         return []
     with lock(directory):
@@ -120,20 +126,28 @@ def rethreshold(
     return list(done.values())
 
 
-def _announce(directory: Path, files: Sequence[str], threshold: float, sd_range: Band | None) -> None:
-    """Tell daemons that write here now: for every model and configured threshold among these records."""
-    kinds = {
-        (record.micrograph.model_sha256, record.configured) for record in (read(directory / RECORDS / f) for f in files)
-    }
-    with lock(directory):
-        others = [m for m in read_moved(directory) if (m.model_sha256, m.configured) not in kinds]
-        when = now()
-        write_moved(directory, [*others, *(Moved(sha, at, threshold, sd_range, when) for sha, at in sorted(kinds))])
+def _announce(
+    directory: Path, files: Sequence[str], threshold: float, sd_range: Band | None, told: Set[tuple[str, float]]
+) -> set[tuple[str, float]]:
+    """Tell daemons that write here now: for every model and configured threshold among these records, once each."""
+    records = (read(directory / RECORDS / f) for f in files)
+    kinds = {(record.micrograph.model_sha256, record.configured) for record in records} - told
+    if kinds:
+        with lock(directory):
+            others = [m for m in read_moved(directory) if (m.model_sha256, m.configured) not in kinds]
+            when = now()
+            write_moved(directory, [*others, *(Moved(sha, at, threshold, sd_range, when) for sha, at in sorted(kinds))])
+    return kinds
 
 
-def _again(path: Path, settings: PickSettings, places: Places, threshold: float, sd_range: Band | None) -> Recount:
+def _again(
+    path: Path, settings: PickSettings, places: Places, threshold: float, sd_range: Band | None
+) -> Recount | None:
     record = read(path)
     m = record.micrograph
+    moved = move_of(read_moved(places.directory), m.model_sha256, record.configured)
+    if moved is not None and moved.threshold != threshold:
+        return None
     found = picked_again(m, threshold, sd_range or m.sd_range)
     before, after = int(m.picked.sum()), int(found.picked.sum())
     images = read_images(path)

@@ -29,7 +29,8 @@ class PickedMicrograph:
     pixel; None where none are kept. ``info``: what the microscope said, by name: ``voltage_kv``,
     ``spherical_aberration_mm``, ``amplitude_contrast``, ``dose_e_a2``, ``acquired`` (ISO 8601), ``grid_square``,
     ``foil_hole``, ``stage_x_um``, ``stage_y_um`` …, where known. ``sd_range``: the band of standard deviations that
-    picks lie in. ``floor``: candidates with a lower score were not kept.
+    picks lie in. ``floor``: candidates with a lower score were not kept. ``configured``: the threshold by
+    configuration, where ``threshold`` may be one that was moved.
     """
 
     name: str
@@ -52,6 +53,7 @@ class PickedMicrograph:
     info: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     sd_range: tuple[float, float] = (0.0, math.inf)
     floor: float = 0.0
+    configured: float | None = None
 
     @property
     def picks(self) -> Candidates:

@@ -150,7 +150,7 @@ class PickSink:
         record = Record(
             replace(found, particles=None),
             self._rows.stem(found.name),
-            found.threshold,
+            found.threshold if found.configured is None else found.configured,
             (Change(now(), found.threshold, found.sd_range, int(found.picked.sum())),),
             seconds=seconds,
         )
@@ -169,9 +169,10 @@ class PickSink:
     def _moved(self, record: Record, images: Images | None, frame: Frame) -> tuple[Record, Images | None]:
         """The same at the threshold that ``beamsieve rethreshold`` has set, if it has."""
         moved = self._followed.of(record.micrograph)
-        if moved is None:
+        m = record.micrograph
+        if moved is None or (moved.threshold, moved.sd_range or m.sd_range) == (m.threshold, m.sd_range):
             return record, images
-        found = picked_again(record.micrograph, moved.threshold, moved.sd_range or record.micrograph.sd_range)
+        found = picked_again(m, moved.threshold, moved.sd_range or m.sd_range)
         change = Change(now(), found.threshold, found.sd_range, int(found.picked.sum()))
         record = replace(record, micrograph=found, changes=(*record.changes, change))
         return record, None if images is None else carried(images, found, frame.data)

@@ -44,6 +44,12 @@ def picked_again(found: PickedMicrograph, threshold: float, sd_range: Band) -> P
     return replace(found, threshold=threshold, sd_range=sd_range, picked=picked, particles=None)
 
 
+def move_of(moved: Sequence[Moved], model_sha256: str, configured: float) -> Moved | None:
+    """The move that holds for what this model picks at this configured threshold, or None."""
+    mine = (m for m in moved if m.model_sha256 == model_sha256 and math.isclose(m.configured, configured))
+    return next(mine, None)
+
+
 def write_moved(directory: Path, moved: Sequence[Moved]) -> None:
     """Say it to the daemons that write into ``directory``. Raises ``OSError``."""
     entries = [
@@ -94,12 +100,8 @@ class Followed:
     def of(self, found: PickedMicrograph) -> Moved | None:
         """The move that holds for this micrograph, or None."""
         self._look()
-        mine = (
-            m
-            for m in self._moved
-            if m.model_sha256 == found.model_sha256 and math.isclose(m.configured, found.threshold)
-        )
-        return next(mine, None)
+        configured = found.threshold if found.configured is None else found.configured
+        return move_of(self._moved, found.model_sha256, configured)
 
     def _look(self) -> None:
         try:
