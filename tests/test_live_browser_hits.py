@@ -316,6 +316,7 @@ class Eyes:
         self.driver = driver
         self.daemon = daemon
         self.base = f"http://127.0.0.1:{daemon.port}/"
+        self.others: set[str] = set()  # further daemons that a test has opened itself
 
     def js(self, script: str, *given: Any) -> Any:
         return self.driver.execute_script(script, *given)
@@ -478,7 +479,7 @@ def test_the_powder_is_not_fetched_more_than_once_in_two_seconds(eyes: Eyes) -> 
 
 
 def test_the_powder_of_another_run_is_not_left_there(eyes: Eyes) -> None:
-    larger = '.powder figure:nth-child({}) button'.format
+    larger = ".powder figure:nth-child({}) button".format
     assert eyes.one(larger(3)).is_enabled()
     eyes.daemon.page.no_misses = True
     eyes.until(lambda: not eyes.one(larger(3)).is_enabled() and not eyes.one(larger(4)).is_enabled())
@@ -532,6 +533,7 @@ def test_a_tab_hears_of_what_happens_in_another(eyes: Eyes) -> None:
 
 def test_where_looking_needs_the_token_nothing_is_shown_before_or_after(eyes: Eyes) -> None:
     closed = Daemon("0.0.0.0")
+    eyes.others.add(f"127.0.0.1:{closed.port}")
     first = eyes.driver.current_window_handle
     eyes.driver.switch_to.new_window("tab")
     try:
@@ -813,7 +815,7 @@ def test_nothing_went_wrong_and_nobody_else_was_asked(eyes: Eyes) -> None:
     asked = {
         netloc for scheme, netloc in hosts if scheme not in ("chrome", "about", "data")
     }  # the browser's own first tab
-    assert asked == {urlsplit(eyes.base).netloc}
+    assert asked <= {urlsplit(eyes.base).netloc, *eyes.others}, asked
 
 
 def counted(eyes: Eyes) -> dict[str, int]:
@@ -842,4 +844,5 @@ def test_the_connection_comes_back_and_the_page_does_not_grow(eyes: Eyes) -> Non
     after = counted(eyes)
     assert after["elements"] == before["elements"], (before, after)
     assert after["listeners"] <= before["listeners"], (before, after)
-    assert after["nodes"] < before["nodes"] + 500, (before, after)  # texts that were replaced wait for the collector
+    # Texts that were replaced wait for the collector, which may not take them the first time.
+    eyes.until(lambda: counted(eyes)["nodes"] < before["nodes"] + 500, 5)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import math
 import os
 import re
 import secrets
@@ -163,7 +164,7 @@ class Access:
         with self._lock:
             wait_s = tries.wait_s(who)
             if wait_s > 0:
-                raise Denied(429, f"too many wrong tokens; try again in {wait_s:.0f} s", wait_s)
+                raise Denied(429, f"too many wrong tokens; try again in {math.ceil(wait_s)} s", wait_s)
             if not hmac.compare_digest(_digest(token), self._token):
                 tries.failed(who)
                 raise Denied(status, "the token is wrong; it is in the daemon's token file")

@@ -24,6 +24,7 @@ POWDERS = {f"{kind}-{what}": (kind, what == "max") for kind in (HITS, MISSES) fo
 HEAD_BYTES = 3500
 LONGEST_TEXT = 120
 INT32 = np.iinfo(np.int32)
+EXACT = 1 << 24  # whole numbers up to here are the same in float32
 
 
 class Draw(Protocol):
@@ -85,7 +86,8 @@ class FrameViews:
     def frame(self, shot: Shot) -> Blob | None:
         """The whole frame, or what the model saw of it once the frame's room was needed; None when both are gone.
 
-        Values as they are stored; in floating point, masked pixels are NaN. ``factor``: block means above 2048 × 2048.
+        Values as they are stored; masked pixels are NaN, for which whole numbers become float32 (those that float32
+        cannot hold stay as they are, masked ones too). ``factor``: block means above 2048 × 2048.
         """
         frame, view = shot.frame, shot.view
         if frame is not None:
@@ -115,8 +117,13 @@ class FrameViews:
 
     def _drawn(self, data: Array, mask: npt.NDArray[np.uint32] | None, run: str) -> Array:
         image, bad = self._draw(data, mask, run)
-        if bad is None or image.dtype.kind != "f":
+        if bad is None or not bad.any():
             return image
+        if image.dtype.kind != "f":
+            good = np.where(bad, 0, image)
+            if max(int(good.max()), -int(good.min())) > EXACT:
+                return image
+            image = good.astype(np.float32)
         return np.where(bad, image.dtype.type(np.nan), image)
 
     def _blob(self, image: Array, head: Mapping[str, Any], *, lasting: bool = False) -> Blob:

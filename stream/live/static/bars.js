@@ -70,7 +70,8 @@ function drawAxes(context, pad, h, w, edges, heightOf, top, log) {
   const [low, high] = ends(edges);
   for (let i = 0; i <= 4; i++) {
     const x = pad.left + ((w - pad.left - pad.right) * i) / 4;
-    context.fillText(Number((low + ((high - low) * i) / 4).toPrecision(3)), x, h - pad.bottom + 6);
+    const text = String(Number((low + ((high - low) * i) / 4).toPrecision(3)));
+    context.fillText(text, Math.min(x, w - 1 - context.measureText(text).width / 2), h - pad.bottom + 6);
   }
 }
 

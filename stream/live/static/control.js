@@ -61,7 +61,7 @@ class Control {
 
   running() {
     this.run = el("p", { class: "state" });
-    this.title = el("input", { class: "run-title", type: "text", maxlength: "120", placeholder: "title of the new run", "aria-label": "Title of the new run" });
+    this.title = el("input", { class: "run-title", type: "text", maxlength: "80", placeholder: "title of the new run", "aria-label": "Title of the new run" });
     const start = this.button("run", "Start new run", () => this.begin());
     this.title.addEventListener("keydown", (event) => event.key === "Enter" && this.begin());
     return this.group("Run", this.run, el("div", { class: "actions" }, this.title, start));
@@ -133,7 +133,7 @@ class Control {
     setText(this.writes, !writing ? "–" : writing.paused ? "❚❚ paused: nothing is kept" : `● on${writing.file ? `: ${writing.file}` : ""}`);
     this.writes.classList.toggle("warn", Boolean(writing?.paused));
     setText(this.pause, writing?.paused ? "Resume writing" : "Pause writing");
-    setText(this.run, run ? `${run.name}${run.title ? ` “${run.title}”` : ""}, since ${fmt.clock(run.since)}` : "–");
+    setText(this.run, run?.name ? `${run.name}${run.title ? ` “${run.title}”` : ""}, since ${fmt.clock(run.since)}` : "none yet: it begins with the first data");
     setText(this.current, model?.name ? `${model.name} ${model.version ?? ""} on ${model.device}, ${model.dtype}, ${String(model.hash).slice(0, 12)}` : "no model: lit pixels decide");
     this.offer(models);
     this.judge(candidate);

@@ -7,6 +7,7 @@
 //             an entry of what_if may be a number, null, or [value, low, high] (text gets it as it is)
 //     unit: "frames"                     what the bars count
 //     hint: "…"                          a sentence below the title, or ""
+//     none: "…"                          why there is no threshold, where threshold.value is null (optional)
 //     applied(answer)                    called after the daemon has taken the new threshold (optional)
 //   })
 //   parent.append(h.root)       a panel, data-area="scores"
@@ -22,6 +23,8 @@ import { INK } from "./colours.js";
 import { el, fmt, onScreen, panel, rows, setText } from "./dom.js";
 import { lock } from "./net.js";
 import { difference, interpolated, plain } from "./whatif.js";
+
+const NONE = "There is no threshold to change here.";
 
 class Threshold {
   constructor(net, given) {
@@ -40,6 +43,7 @@ class Threshold {
     const { title = "Scores", hint = "", stacks } = this.given;
     this.panel = panel(title, { area: "scores", hint });
     this.root = this.panel.root;
+    this.sentence = this.root.querySelector(".hint");
     this.canvas = el("canvas", { class: "bars", role: "img" });
     this.handle = el("div", { class: "threshold-handle", role: "slider", tabindex: "0", "aria-label": "Threshold", "aria-orientation": "horizontal" }, el("span", { class: "grip", "aria-hidden": "true", text: "◂ ▸" }));
     this.plot = el("div", { class: "plot" }, this.canvas, this.handle);
@@ -52,9 +56,9 @@ class Threshold {
     this.said = el("p", { class: "said", role: "status" });
     this.heads = [el("th", { scope: "col" }), el("th", { scope: "col", text: "now" }), el("th", { scope: "col", text: "what if" }), el("th", { scope: "col", text: "change" })];
     this.table = el("tbody");
-    const table = el("table", { class: "what-if" }, el("thead", {}, el("tr", {}, this.heads)), this.table);
-    const form = el("div", { class: "actions" }, el("label", {}, "threshold ", this.value), this.apply, this.cancel);
-    this.panel.body.append(el("div", { class: "legend" }, el("ul", {}, key), this.counts), this.plot, form, this.why, table, this.said);
+    this.compared = el("table", { class: "what-if" }, el("thead", {}, el("tr", {}, this.heads)), this.table);
+    this.form = el("div", { class: "actions" }, el("label", {}, "threshold ", this.value), this.apply, this.cancel);
+    this.panel.body.append(el("div", { class: "legend" }, el("ul", {}, key), this.counts), this.plot, this.form, this.why, this.compared, this.said);
   }
 
   wire() {
@@ -87,7 +91,7 @@ class Threshold {
   }
 
   hindrance() {
-    if (this.snapshot && this.none()) return "There is no threshold to change here.";
+    if (this.snapshot && this.none()) return this.given.none ?? NONE;
     return this.sending ? "Applying…" : "";
   }
 
@@ -182,6 +186,10 @@ class Threshold {
     this.snapshot = snapshot;
     if (was !== this.none()) this.unlock();
     this.handle.hidden = this.value.disabled = this.none();
+    const blind = snapshot.threshold?.value === null;
+    this.form.hidden = this.compared.hidden = blind;
+    if (this.sentence) this.sentence.hidden = blind;
+    if (blind) setText(this.why, this.given.none ?? NONE); // signing in would not help
     if (this.shown()) this.render();
   }
 

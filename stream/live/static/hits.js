@@ -18,7 +18,7 @@ const SPANS = [["1 min", 60], ["10 min", 600], ["1 h", HOUR]];
 const GROUPS = { accepted: "accepted", rejected: "rejected", random_miss: "random miss" };
 
 // A probability keeps three decimals, so that the captions stay as wide as they are; a number of lit pixels is whole.
-const written = (score) => (typeof score !== "number" ? "–" : Number.isInteger(score) && score > 1 ? fmt.count(score) : score.toFixed(3));
+const written = ({ score, by }) => (typeof score !== "number" ? "–" : by === "prescreen" ? fmt.count(score) : score.toFixed(3));
 
 function plain(value) {
   if (typeof value === "number") return Number.isInteger(value) ? String(value) : fmt.number(value, 4); // an identifier stays whole
@@ -51,10 +51,10 @@ function opener(net) {
     });
 }
 
-function rateTiles({ hits }) {
-  return (hits?.windows ?? []).map(({ name, rate, low, high, hits: n, shots }) => ({
+function rateTiles(snapshot) {
+  return (snapshot.hits?.windows ?? []).map(({ name, rate, low, high, hits: n, shots }) => ({
     key: `rate ${name}`, label: `Hit rate, ${name}`, value: fmt.share(rate), unit: rate === null ? "" : "%", big: true,
-    note: rate === null ? "no shot yet" : `${fmt.share(low)} – ${fmt.share(high)} % (95 %), ${fmt.count(n)} of ${fmt.count(shots)}`,
+    note: rate === null ? (snapshot.counts?.read ? "no shot in this time" : "no shot yet") : `${fmt.share(low)} – ${fmt.share(high)} % (95 %), ${fmt.count(n)} of ${fmt.count(shots)}`,
   }));
 }
 
@@ -123,12 +123,18 @@ function classes() {
   const made = panel("Classes", { area: "classes", hint: "Particles in the beam, as the model sees them." });
   const body = el("tbody");
   const heads = ["particles", "", "a second", "so far"].map((text, i) => el("th", { scope: "col", class: i > 1 ? "n" : "", text }));
-  made.body.append(el("table", { class: "classes" }, el("thead", {}, el("tr", {}, heads)), body));
+  const table = el("table", { class: "classes" }, el("thead", {}, el("tr", {}, heads)), body);
+  const none = el("p", { class: "why", hidden: true, text: "No model answers: lit pixels do not tell one particle from several." });
+  made.body.append(table, none);
   const line = () => {
     const share = bar(["depth"]);
     return Object.assign(el("tr", {}, el("th", { scope: "row" }), el("td", { class: "wide" }, share.root), el("td", { class: "n" }), el("td", { class: "n" })), { share });
   };
-  const update = ({ classes: all = [] }) => {
+  const update = ({ classes: all = [], threshold }) => {
+    const blind = threshold?.value === null; // zeros would look as if no particle came
+    table.hidden = blind;
+    none.hidden = !blind;
+    if (blind) return;
     const most = Math.max(1e-9, ...all.map(({ per_s: n }) => n ?? 0));
     rows(body, all.length, line).forEach((row, i) => {
       const { label, count, per_s: rate } = all[i];
@@ -144,6 +150,7 @@ function classes() {
 function scores(net) {
   return histogram(net, {
     title: "Scores and threshold", unit: "frames",
+    none: "There is no threshold to change here: lit pixels decide, by screen.hitscore_threshold of the configuration.",
     hint: "Drag the line, use its arrow keys or type a number. Nothing changes before “Apply”.",
     stacks: [{ key: "rejected", label: "rejected", colour: INK.rejected }, { key: "accepted", label: "accepted", colour: INK.accepted }],
     rows: [
@@ -159,8 +166,8 @@ function questions(net, open) {
   return review(net, {
     hint: "Frames of every kind, and random misses, so that recall is measured and not guessed.",
     words: { right: "Right", wrong: "Wrong" }, open,
-    question: ({ group, score, label, key }) =>
-      group === "accepted" ? `Taken for a hit${label ? ` (${label})` : ""}, score ${written(score)}, shot ${key}. Right?` : `Taken for a miss, score ${written(score)}, shot ${key}. Right?`,
+    question: ({ group, label, key, ...judged }) =>
+      group === "accepted" ? `Taken for a hit${label ? ` (${label})` : ""}, score ${written(judged)}, shot ${key}. Right?` : `Taken for a miss, score ${written(judged)}, shot ${key}. Right?`,
   });
 }
 
@@ -171,8 +178,8 @@ function frames(net, open) {
       { key: "accepted", title: "Last accepted", hint: "hits, kept" }, { key: "rejected", title: "Last rejected", hint: "misses, not kept" },
       { key: "random_miss", title: "Random misses", hint: "kept at random, to measure recall" },
     ],
-    caption: ({ score, label, key, group }) => ({
-      text: `${written(score)} · ${label ?? "–"}`, spoken: `${GROUPS[group]}, score ${written(score)}, class ${label ?? "unknown"}, shot ${key}: larger`,
+    caption: ({ label, key, group, ...judged }) => ({
+      text: `${written(judged)} · ${label ?? "–"}`, spoken: `${GROUPS[group]}, score ${written(judged)}, class ${label ?? "unknown"}, shot ${key}: larger`,
     }),
   });
 }

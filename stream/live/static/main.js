@@ -35,12 +35,12 @@ function top() {
   button.addEventListener("click", () => (net.me?.signed_in ? net.signOut().catch(console.warn) : ask()));
   place("top").append(el("h1", {}, el("span", { class: "brand", text: "beamsieve" }), name), run, el("span", { class: "right" }, clock, who, button));
   net.on("me", (me) => {
-    setText(who, me.signed_in ? me.name : "looking only");
+    setText(who, me.signed_in ? me.name : me.needs_sign_in ? "not signed in" : "looking only");
     setText(button, me.signed_in ? "Sign out" : "Sign in");
   });
   net.on("facts", (facts) => setText(name, [BEAMLINES[facts.beamline]?.name ?? facts.beamline, facts.instrument].filter(Boolean).join(" · ")));
   net.on("snapshot", ({ run: now, time }) => {
-    setText(run, now ? `run ${now.name}${now.title ? ` “${now.title}”` : ""}` : "");
+    setText(run, now?.name ? `run ${now.name}${now.title ? ` “${now.title}”` : ""}` : "");
     setText(clock, fmt.clock(time));
   });
 }
@@ -52,7 +52,10 @@ function banners() {
   const paused = el("p", { class: "banner", role: "status", hidden: true });
   const reload = el("button", { type: "button", class: "small", text: "Reload", onclick: () => location.reload() });
   const newer = el("p", { class: "banner", role: "status", hidden: true }, "The daemon runs another version than this page. ", reload);
-  place("banners").append(lost, problems, paused, newer);
+  const again = el("button", { type: "button", class: "small", text: "Sign in again", onclick: () => ask() });
+  const ended = el("p", { class: "banner ended", role: "status", hidden: true }, "You are signed out: the session has ended, in another tab or because the daemon was started anew. ", again);
+  place("banners").append(lost, problems, paused, ended, newer);
+  net.on("me", () => (ended.hidden = !net.ended));
   let version = null;
   const tell = () => {
     lost.hidden = net.up || net.me === null || (net.me.needs_sign_in && !net.me.signed_in);
@@ -131,7 +134,7 @@ async function mount(me) {
 
 let mounted = "";
 net.on("me", (me) => {
-  if (me.needs_sign_in && !me.signed_in) return ask({ must: true });
+  if (me.needs_sign_in && !me.signed_in) return mounted ? location.reload() : ask({ must: true }); // nothing stays to be read
   if (mounted === me.beamline) return undefined;
   if (mounted) return location.reload(); // another daemon listens there now
   mounted = me.beamline;

@@ -16,6 +16,7 @@
 //   net.json(kind, name, query)  GET live/blob/… that is JSON
 //   net.refresh()                fetches the facts again (rows_version has changed)
 //   net.signIn(token, name), net.signOut()
+//   net.ended      whether the session has ended without this tab's doing, until somebody signs in
 //   net.whyLocked()              why nothing may be changed now, as text; "" where it may
 //   lock(net, controls, reason, why)  disables controls while nothing may be changed, and writes why into `reason`
 //                  (an element, or null). `why`: an extra () => text, asked after net's own. Gives a function to ask again.
@@ -62,6 +63,8 @@ export class Net {
     this.timer = 0;
     this.tries = 0;
     this.attempt = 0;
+    this.ended = false;
+    this.others = null;
   }
 
   on(event, handler) {
@@ -107,13 +110,17 @@ export class Net {
   async start() {
     document.addEventListener("visibilitychange", () => this.shown());
     setInterval(() => this.watch(), 2000);
+    this.others = new BroadcastChannel("beamsieve"); // tabs share the session's cookie
+    this.others.onmessage = () => this.heardOfOthers();
     await this.connect();
   }
 
   async ask() {
-    this.me = await (await this.get("live/me")).json();
-    this.emit("me", this.me);
-    return this.me;
+    const me = await (await this.get("live/me")).json();
+    this.ended = !me.signed_in && (this.ended || Boolean(this.me?.signed_in));
+    this.me = me;
+    this.emit("me", me);
+    return me;
   }
 
   async refresh() {
@@ -215,12 +222,21 @@ export class Net {
 
   async signIn(token, name) {
     await this.post("login", { token, name });
+    this.others.postMessage("me");
     await (this.source ? this.ask() : this.connect());
   }
 
   async signOut() {
     await this.post("logout", {});
+    this.others.postMessage("me");
+    this.me = { ...this.me, signed_in: false };
     await this.ask();
+  }
+
+  // A tab that sleeps asks when it is shown again.
+  heardOfOthers() {
+    if (this.source) this.ask().catch(() => {});
+    else if (!document.hidden) this.connect();
   }
 
   whyLocked() {

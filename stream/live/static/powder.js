@@ -61,6 +61,13 @@ class Powder {
     button.disabled = false;
   }
 
+  clear(part) {
+    if (!part.array) return;
+    part.array = null;
+    part.canvas.width = part.canvas.height = 2;
+    part.button.disabled = true;
+  }
+
   update({ powder, time }) {
     if (!powder) return;
     setText(this.panel.note, `${fmt.count(powder.hits)} hits, ${fmt.count(powder.misses)} misses summed`);
@@ -77,7 +84,10 @@ class Powder {
     try {
       for (const part of this.parts) {
         const summed = part.of === "of_hits" ? powder.hits : powder.misses;
-        if (!summed) continue;
+        if (!summed) {
+          this.clear(part); // a new run: what is there is another run's
+          continue;
+        }
         part.array = { ...(await this.net.array("powder", part.name)), time };
         this.draw(part);
       }

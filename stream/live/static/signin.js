@@ -44,6 +44,7 @@ export function signIn(net) {
   const dialog = el("dialog", { class: "sign-in", "aria-label": "Sign in" }, form);
   let must = false;
   dialog.addEventListener("cancel", (event) => must && event.preventDefault());
+  dialog.addEventListener("close", () => must && !net.me?.signed_in && dialog.showModal()); // a second Escape closes it all the same
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     enter.disabled = true;

@@ -104,7 +104,9 @@ def _particles(file: h5py.File, rows: Sequence[Row]) -> None:
         for _, record, images in same:
             if len(images):
                 n = len(images)
-                layout[start : start + n] = h5py.VirtualSource(record, f"particles/{name}", (n, *shape), kind)
+                # HDF5 takes the file's name for a format, and a % in it for a number to be filled in.
+                source = h5py.VirtualSource(record.replace("%", "%%"), f"particles/{name}", (n, *shape), kind)
+                layout[start : start + n] = source
                 start += n
         group.create_virtual_dataset(name, layout, fillvalue=np.nan)
     group["micrograph"] = np.concatenate([np.full(len(images), at, np.int32) for at, _, images in same])
