@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -528,6 +529,24 @@ def test_the_sixty_fifth_browser_is_refused(page: Shown) -> None:
         for peer in peers:
             peer.close()
         server.close()
+
+
+@pytest.mark.parametrize("path", ["/live/events", "/live/blob/large/8000000"])
+def test_browsers_that_go_while_they_are_sent_something_do_not_fill_the_log(
+    page: Shown, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    page.kept = [picture(number, 4000) for number in range(1, 200)]
+    server = serve(page, QUICK)
+    try:
+        for number in range(30):
+            with socket.create_connection(("127.0.0.1", server.port)) as peer:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing it is a reset
+                peer.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+                peer.recv(1 if number % 2 else 20_000)
+        until(lambda: server.clients == 0, "all to be gone")
+    finally:
+        server.close()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_it_closes_within_a_second_whoever_is_there(page: Shown, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from starlette.responses import Response, StreamingResponse
@@ -47,6 +48,7 @@ class Sent(Response):
             for at in range(0, len(self._blob), SLICE):
                 part = self._blob[at : at + SLICE]
                 await send({"type": "http.response.body", "body": part, "more_body": True})
+                await asyncio.sleep(0)  # a peer that has gone is heard of between two slices, not within them
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._over()

@@ -152,6 +152,8 @@ class Hub:
                 except TimeoutError:
                     event = b":\n\n"
             yield event
+            # Or all that is kept would be written before anybody hears that the browser has gone, a warning for each.
+            await asyncio.sleep(0)
 
     def _next(self, watcher: Watcher) -> bytes | None:
         if watcher.trouble != self._trouble:
