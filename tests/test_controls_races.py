@@ -146,6 +146,20 @@ def test_two_runs_begun_at_once_are_two_and_the_last_title_holds() -> None:
     assert line.metrics.operation.current_run[:2] == ("r", "b")
 
 
+def test_a_bug_in_what_was_changed_before_does_not_keep_the_daemon_from_starting(tmp_path: Path) -> None:
+    control, _ = made(tmp_path, Fake())
+    control.act("candidate", {"bundle": "two"}, BY)
+    control.act("promote", {}, BY)
+
+    class Broken(Fake):
+        def try_out(self, bundle: str) -> Trial:
+            raise RuntimeError("out of memory")
+
+    levers = Broken()
+    made(tmp_path, levers)[0].restore()
+    assert levers.bundle == "one"
+
+
 # --- a candidate that cannot -----------------------------------------------------------------------------------------
 
 
@@ -350,6 +364,33 @@ def test_a_move_waits_for_its_model_also_when_another_is_promoted(tmp_path: Path
     work.loaded = Work(out, "cd" * 32).loaded
     levers._thread = None
     levers._pick_again()
+    assert stored(out) == [0.9, 0.9]
+
+
+def test_a_daemon_ends_in_the_middle_of_picking_again_and_goes_on_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process would hang: HDF5's lock is with a thread that never runs again."""
+    out = session(tmp_path)
+    levers, _, _ = levers_of(tmp_path)
+    real, began, go = again._again, threading.Event(), threading.Event()
+
+    def slow(*words: Any) -> Any:
+        began.set()
+        assert go.wait(10)
+        return real(*words)
+
+    with monkeypatch.context() as waits:
+        waits.setattr(again, "_again", slow)
+        levers.move(0.9)
+        assert began.wait(10)
+        threading.Timer(0.1, go.set).start()
+        levers.close()
+    assert levers.wait(0)
+    assert stored(out) == [0.9, 0.7]
+    following, _, _ = levers_of(tmp_path)
+    following.resume(0.9, time.time())
+    settled(following)
     assert stored(out) == [0.9, 0.9]
 
 

@@ -409,3 +409,16 @@ def test_a_picker_goes_on_from_marks(tmp_path: Path) -> None:
     assert (told[0]["wrong_x"], told[0]["wrong_y"]) == ([2.0], [3.0])
     assert len(told[0]["x"]) >= 3
     assert load_bundle(second / "particles.pt").card.training["training"]["verified_false_positives"] == 1
+
+
+def test_a_seed_of_0_is_one(reviewed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[MarkedOptions] = []
+
+    def remembered(options: MarkedOptions, *_: Any) -> Any:
+        asked.append(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(marked_report, "train_marked", remembered)
+    words = ("--from", SHIPPED, "--add", reviewed, "--out", tmp_path / "out", "--seed", 0)
+    assert beamsieve("train", "hits", *words).exit_code
+    assert asked[0].seed == 0

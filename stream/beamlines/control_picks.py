@@ -24,6 +24,12 @@ from .picking import Loaded, PickWork, Shadow
 
 log = logging.getLogger(__name__)
 
+CLOSE_S = 10.0
+
+
+class Closing(Exception):
+    """The daemon ends."""
+
 
 class PickLevers:
     """Implements ``Levers``.
@@ -50,6 +56,7 @@ class PickLevers:
         self._wanted: tuple[Loaded, float] | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._closing = False
 
     def threshold(self) -> JSON:
         """See ``Levers.threshold``."""
@@ -95,6 +102,14 @@ class PickLevers:
         if thread is not None:
             thread.join(timeout)
         return self._thread is None
+
+    def close(self) -> None:
+        """End picking again after the micrograph in work; the next start does the rest.
+
+        A thread that is in HDF5 when the interpreter ends keeps its lock, and the process would hang for ever.
+        """
+        self._closing = True
+        self.wait(CLOSE_S)
 
     def pause(self, paused: bool) -> None:
         """Micrographs wait in the folder: none is lost."""
@@ -160,12 +175,14 @@ class PickLevers:
         while True:
             with self._lock:
                 wanted, self._wanted = self._wanted, None
-                if wanted is None:
+                if wanted is None or self._closing:
                     self._thread = None
                     return
             self._again = (0, 0)
             try:
                 self._pick_stored(*wanted)
+            except Closing:
+                log.warning("threshold %g: the next start picks the rest of what is stored again", wanted[1])
             except (OSError, BadData, ValueError) as error:
                 said = plain(error) if isinstance(error, OSError) else str(error)
                 log.error("threshold %g: not all that is stored was picked again: %s", wanted[1], said)
@@ -181,6 +198,7 @@ class PickLevers:
         band = None if moved is None else moved.sd_range
 
         def stale(record: Record) -> bool:
+            self._go_on()
             return record.micrograph.model_sha256 == sha and record.micrograph.threshold != value
 
         directory, settings = self._picks.directory, self._picks.settings
@@ -188,6 +206,11 @@ class PickLevers:
 
     def _progress(self, _: str, done: int, of: int) -> None:
         self._again = (done, of)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._closing:
+            raise Closing
 
 
 def _is_later(moved: Moved, since: float) -> bool:

@@ -104,6 +104,7 @@ class Daemon:
     journal: Path
     page: PicksPage | None
     token: Path
+    levers: PickLevers
 
     @property
     def threshold(self) -> float:
@@ -116,6 +117,7 @@ class Daemon:
 
     def close(self) -> None:
         """Give back files that were taken and not finished, and close the journal, once the pipeline is over."""
+        self.levers.close()
         self.source.finish()
 
 
@@ -154,7 +156,7 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
 
     pipeline = picking.pipeline(source, listeners, then)
     token = settings.service.token_at(base, picks.directory)
-    return Daemon(pipeline, source, picks, picking.yields, picking.model, picking.work, journal, page, token)
+    return Daemon(pipeline, source, picks, picking.yields, picking.model, picking.work, journal, page, token, levers)
 
 
 def _page(

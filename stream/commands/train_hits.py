@@ -48,7 +48,7 @@ def from_marks(start: str | None, add: Sequence[Path], out: Path, anyway: bool, 
 def _train(
     start: str | None, add: Sequence[Path], out: Path, anyway: bool, given: Mapping[str, Any], bars: Any
 ) -> Outcome:
-    said = {name: value for name, value in given.items() if value not in (None, False)}
+    said = {name: value for name, value in given.items() if value is not None and value is not False}
     mistakes = [
         f"--{name.strip('_').replace('_', '-')}: does not go with --add" for name in said if name not in APPLICABLE
     ]

@@ -141,6 +141,9 @@ class Control:
             log.warning("%s is %r, as %s changed it before this start", change["what"], change["new"], change["by"])
         except Refused as error:
             log.error("%s: cannot be %r again: %s; the configuration holds", change["what"], change["new"], error)
+        except Exception:
+            # Or no start would succeed until somebody edits the log.
+            log.exception("%s: cannot be %r again; the configuration holds", change["what"], change["new"])
 
     # Actions
 
