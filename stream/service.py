@@ -66,7 +66,8 @@ class Readiness:
             return ["stopped"]
         found = []
         silent = self._now() - self._pipeline.metrics.last_read
-        if silent > self._settings.silent_s:
+        # While a person has paused it, a folder gives nothing on purpose.
+        if silent > self._settings.silent_s and not self._pipeline.metrics.operation.is_paused:
             found.append(f"source silent for {silent:.0f} s (limit {self._settings.silent_s:g} s){self._where}")
         failed, read = self._lately()
         if read >= self._settings.failure_least and failed > self._settings.failure_limit * read:

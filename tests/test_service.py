@@ -81,6 +81,9 @@ def test_ready_follows_warm_up_silence_failures_and_sinks() -> None:
     assert readiness.problems() == []
     now[0] = 31
     assert readiness.problems() == ["source silent for 31 s (limit 30 s), listening to tcp://x:1"]
+    line.metrics.operation.paused(True)
+    assert readiness.problems() == [], "a person paused it"
+    line.metrics.operation.paused(False)
     line.metrics.last_read = 31.0
     line.metrics.ledger.read(100)
     for i in range(11):
