@@ -825,6 +825,18 @@ def counted(eyes: Eyes) -> dict[str, int]:
     return {"nodes": found["nodes"], "listeners": found["jsEventListeners"], "elements": elements}
 
 
+def test_a_tab_that_slept_does_not_pass_for_new_until_it_has_a_connection(eyes: Eyes) -> None:
+    hidden = "Object.defineProperty(document, 'hidden', {value: arguments[0], configurable: true});"
+    turn = hidden + "document.dispatchEvent(new Event('visibilitychange'))"
+    eyes.js(turn, True)
+    eyes.until(lambda: eyes.driver.title.endswith("(asleep in a hidden tab)"))
+    assert "stale" in str(eyes.one("body").get_attribute("class"))
+    eyes.until(lambda: eyes.daemon.server.clients == 0)
+    eyes.js(turn, False)
+    eyes.until(lambda: "stale" not in str(eyes.one("body").get_attribute("class")))
+    assert "asleep" not in eyes.driver.title
+
+
 def test_the_connection_comes_back_and_the_page_does_not_grow(eyes: Eyes) -> None:
     eyes.daemon.server.close()
     eyes.until(lambda: "stale" in str(eyes.one("body").get_attribute("class")))

@@ -125,6 +125,7 @@ function classes() {
   const heads = ["particles", "", "a second", "so far"].map((text, i) => el("th", { scope: "col", class: i > 1 ? "n" : "", text }));
   const table = el("table", { class: "classes" }, el("thead", {}, el("tr", {}, heads)), body);
   const none = el("p", { class: "why", hidden: true, text: "No model answers: lit pixels do not tell one particle from several." });
+  const hint = made.root.querySelector(".hint");
   made.body.append(table, none);
   const line = () => {
     const share = bar(["depth"]);
@@ -134,6 +135,7 @@ function classes() {
     const blind = threshold?.value === null; // zeros would look as if no particle came
     table.hidden = blind;
     none.hidden = !blind;
+    hint.hidden = blind;
     if (blind) return;
     const most = Math.max(1e-9, ...all.map(({ per_s: n }) => n ?? 0));
     rows(body, all.length, line).forEach((row, i) => {

@@ -26,7 +26,7 @@ import { setText } from "./dom.js";
 const HEADERS = { "Content-Type": "application/json", "X-Beamsieve": "1" };
 const ARRAYS = { f4: Float32Array, u1: Uint8Array, u2: Uint16Array, i2: Int16Array, i4: Int32Array, u4: Uint32Array };
 const QUIET_S = 12; // without a snapshot for so long, the connection is taken for dead
-const HIDDEN_S = 30; // a tab hidden for so long gives its connection back: a browser has six to a host
+const HIDDEN_S = 10; // a tab hidden for so long gives its connection back: a browser has six to a host
 
 const EARLY = 300; // pictures that are kept for a handler that is yet to come
 
@@ -193,6 +193,9 @@ export class Net {
     clearTimeout(this.timer);
     this.attempt++;
     this.close();
+    this.up = false; // shown again, it may have to wait for a connection, and must not pass for new meanwhile
+    this.since = this.heard;
+    this.emit("connection", { up: false, since: this.since });
     this.emit("sleep", true);
   }
 
