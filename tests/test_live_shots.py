@@ -146,6 +146,8 @@ def test_views_outlive_the_frames_and_are_bounded_as_well() -> None:
     assert (late.frame, late.view is not None) == (None, True)
     views = [shot.view.nbytes for known in shots._known.values() for shot in known.values() if shot.view is not None]
     assert (1 << 19) < sum(views) <= 1 << 20
+    pictures = [shot.id for known in shots._known.values() for shot in known.values() if shot.picture is not None]
+    assert sorted(pictures) == sorted(shot.id for shown in shots._shown.values() for shot in shown), "no others"
     assert shots.nbytes <= 5 * (1 << 20)
 
 

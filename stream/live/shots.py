@@ -155,8 +155,8 @@ class Shots:
                     if clock() > until:
                         break
                     self._render(shot, frame, render)
-                if shot.picture is not None:
-                    found.append(shot.picture)
+                if (picture := shot.picture) is not None:
+                    found.append(picture)
         return found
 
     def _render(self, shot: Shot, frame: Frame, render: Render) -> None:
@@ -172,7 +172,7 @@ class Shots:
 
     def _keep(self, shot: Shot, view: npt.NDArray[Any] | None, picture: Picture) -> None:
         with self._lock:
-            shot.picture = picture
+            shot.picture = picture if shot in self._shown[shot.group] else None
             if view is not None:
                 shot.view = view
                 for gone in self._views.add(shot, view.nbytes):
@@ -193,7 +193,10 @@ class Shots:
         with self._lock:
             self._seq += 1
             shot = Shot(f"{self._prefix}-{self._seq}", self._seq, group, result, frame)
-            self._shown[group].append(shot)
+            shown = self._shown[group]
+            if len(shown) == shown.maxlen:
+                shown[0].picture = None  # no browser is sent it any more, and thousands of them would take 12 kB each
+            shown.append(shot)
             known = self._known[group]
             known[shot.id] = shot
             if len(known) > REMEMBERED:
