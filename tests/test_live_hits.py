@@ -338,6 +338,11 @@ def test_powders_and_frames_of_modules_are_assembled(tmp_path: Path, looks: Look
     gap_and_bad = np.zeros((3, 9), bool)
     gap_and_bad[:, 4] = gap_and_bad[2, 8] = True
     np.testing.assert_array_equal(sent, np.where(gap_and_bad, np.nan, 2.0 * picture))
+    small = bench.pictures()["r:2"]
+    pixels = np.frombuffer(base64.b64decode(small["pixels"]), np.uint8).reshape(small["h"], small["w"])
+    assert pixels[0].max() == pixels.max() > pixels[-1].max(), (
+        "the last module is above, as in the frame and the powder"
+    )
     frame = array(bench.page.blob("frame", bench.pictures()["r:2"]["id"], {}))
     np.testing.assert_array_equal(frame, np.where(gap_and_bad, np.nan, picture))
     assert looks(np.zeros((5, 4)), None, "r")[0].shape == (5, 4), "what does not fit the geometry is shown as it is"

@@ -56,6 +56,8 @@ class FrameViews:
         """What the model sees of a frame (a copy), and its thumbnail, ready for the stream of events."""
         view = self.seen(frame)
         small, high = thumbnail(self._drawn(frame.data, frame.mask, frame.key.run) if view is None else view)
+        if self._origin == "lower":
+            small = small[::-1]  # pictures have no origin of their own: as the enlarged frame and the powder are shown
         result = shot.result
         fields = {
             "id": shot.id,
