@@ -186,7 +186,7 @@ class Control:
     def _run(self, body: Mapping[str, Any], by: str) -> None:
         title = body.get("title")
         if not isinstance(title, str) or len(title) > LONGEST_TITLE or not title.isprintable():
-            raise Refused(f"title: give a line of at most {LONGEST_TITLE} characters")
+            raise Refused(f"title: give one line of at most {LONGEST_TITLE} printable characters")
         self._changes.note("run", by, self._metrics.operation.current_run[1], title.strip())
         self._levers.new_run(title.strip(), now=True)
 
