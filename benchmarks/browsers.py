@@ -23,7 +23,8 @@ from typing import Any
 POWDERS = ("hits-sum", "hits-max", "misses-sum", "misses-max")
 POWDER_S, FRAME_S = 2.0, 5.0
 FRAME = re.compile(rb'"id": ?"([^"/]+)"')
-MICROGRAPH = re.compile(rb'"id": ?"([^"/]+)", ?"group": ?"micrograph"')
+# What says which micrograph it is comes before its pixels.
+MICROGRAPH = re.compile(rb'"id": ?"([^"/]+)",[^\n]{0,400}?"group": ?"micrograph"')
 
 
 class Browser(threading.Thread):
