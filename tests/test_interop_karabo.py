@@ -230,7 +230,8 @@ def test_lost_modules_are_marked() -> None:
             found = raws(read_until(source, trains(30)))
     missing = Counter(len(raw.info.get("missing_modules", ())) for raw in found)
     assert set(missing) == {0, 1}
-    assert 5 < missing[1] < 25
+    # A burst may hold more trains than were waited for.
+    assert len(found) / 6 < missing[1] < 5 * len(found) / 6
 
 
 def test_a_restarted_rep_server_is_asked_again_at_once(ipc: str) -> None:
