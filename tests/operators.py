@@ -81,6 +81,20 @@ class Beam:
             process.wait()
 
 
+def shots_beam(folder: Path) -> Beam:
+    """xfel_hits on an emulated detector: 100 shots a second, 30 % hit one particle, 10 % several."""
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    settings = {
+        "beamline": "xfel_hits",
+        "source": {"kind": "dectris", "endpoint": endpoint},
+        "model": {"bundle": "hits-resnet10", "threads": 1},
+        "keep": {"miss_fraction": 0.2},
+        "files": {"directory": "out", "min_free_gb": 0},
+    }
+    sent = ["--rate", "100", "--hits", "0.3", "--multiples", "0.1", "--pool", "8", "--seconds", "600", "--quiet"]
+    return Beam(folder, settings, ["emulate", "dectris", "--simulate", "--endpoint", endpoint, *sent])
+
+
 def chromium(folder: Path) -> Any:
     """A headless browser with a profile of its own."""
     from selenium import webdriver

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from beamsieve.tests.operators import NAME, Beam, free_port
+from beamsieve.tests.operators import NAME, Beam, free_port, shots_beam
 
 websocket = pytest.importorskip("websocket", reason="needs websocket-client, which selenium brings")
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
@@ -118,16 +118,7 @@ def firefox(tmp_path: Path) -> Iterator[Firefox]:
 
 @pytest.fixture
 def beam(tmp_path: Path) -> Iterator[Beam]:
-    endpoint = f"tcp://127.0.0.1:{free_port()}"
-    settings = {
-        "beamline": "xfel_hits",
-        "source": {"kind": "dectris", "endpoint": endpoint},
-        "model": {"bundle": "hits-resnet10", "threads": 1},
-        "keep": {"miss_fraction": 0.2},
-        "files": {"directory": "out", "min_free_gb": 0},
-    }
-    sent = ["--rate", "100", "--hits", "0.3", "--pool", "4", "--seconds", "600", "--quiet"]
-    made = Beam(tmp_path, settings, ["emulate", "dectris", "--simulate", "--endpoint", endpoint, *sent])
+    made = shots_beam(tmp_path)
     yield made
     made.end()
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import h5py
 import pytest
-from beamsieve.tests.operators import NAME, Beam, Operator, chromium, free_port, needs_a_browser
+from beamsieve.tests.operators import NAME, Beam, Operator, chromium, needs_a_browser, shots_beam
 
 pytest.importorskip("selenium.webdriver", reason="needs selenium")
 
@@ -35,16 +35,7 @@ def browser(tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def shots(tmp_path: Path) -> Iterator[Beam]:
-    endpoint = f"tcp://127.0.0.1:{free_port()}"
-    settings = {
-        "beamline": "xfel_hits",
-        "source": {"kind": "dectris", "endpoint": endpoint},
-        "model": {"bundle": "hits-resnet10", "threads": 1},
-        "keep": {"miss_fraction": 0.2},
-        "files": {"directory": "out", "min_free_gb": 0},
-    }
-    sent = ["--rate", "100", "--hits", "0.3", "--multiples", "0.1", "--pool", "8", "--seconds", "600", "--quiet"]
-    made = Beam(tmp_path, settings, ["emulate", "dectris", "--simulate", "--endpoint", endpoint, *sent])
+    made = shots_beam(tmp_path)
     yield made
     made.end()
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ...models.bundle import Bundle, BundleError, available, load_bundle, read_card
+from ...models.bundle import Bundle, BundleError, Card, available, load_bundle, read_card
+from ..flow.metrics import Metrics
 from ..flow.settings import ConfigError, Where
 from ..live.marks import Marks
 from ..live.page import Refused
@@ -68,3 +69,8 @@ def marks_in(directory: Path, where: Where) -> Marks:
     except OSError as error:
         why = f"{directory}: {error.strerror or error}; name a folder that you may read and write"
         raise ConfigError([where("files", "directory") + why]) from None
+
+
+def tell_model(metrics: Metrics, card: Card, device: str, dtype: str) -> None:
+    """Say which model answers from here on, on which device and in which precision."""
+    metrics.model(name=card.name, version=card.version, hash=card.sha256[:12], device=device, dtype=dtype)

@@ -24,6 +24,7 @@ from ..flow.frame import Frame, Outcome, Result
 from ..flow.metrics import Metrics
 from ..flow.settings import Settings
 from ..live.trial import Trial
+from .candidates import tell_model
 from .hits import Bad, Keep, View, photons_of, stacks
 
 log = logging.getLogger(__name__)
@@ -67,15 +68,9 @@ class Loaded:
 
     def tell(self, metrics: Metrics) -> None:
         """Say that this model answers. Only once it is warm."""
-        card, report = self.bundle.card, self.runner.report
+        report = self.runner.report
         assert report is not None, "a model that answers is warm"
-        metrics.model(
-            name=card.name,
-            version=card.version,
-            hash=card.sha256[:12],
-            device=report.device,
-            dtype=report.dtype,
-        )
+        tell_model(metrics, self.bundle.card, report.device, report.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,7 +35,7 @@ class PickLevers:
     """Implements ``Levers``.
 
     ``refreshed`` is called when stored picks will change to a threshold; with None, in a thread of its own, when they
-    have. ``paused``: whether files shall wait in the folder. ``new_run``: see ``Pipeline.new_run``.
+    have. ``new_run``: see ``Pipeline.new_run``.
     """
 
     kind: Final = "picks"
@@ -49,7 +49,6 @@ class PickLevers:
         metrics: Metrics,
     ) -> None:
         self.refreshed: Callable[[float | None], None] = lambda _: None
-        self.paused = False
         self._work, self._candidates, self._picks = work, candidates, picks
         self._new_run, self._metrics = new_run, metrics
         self._again: tuple[int, int] | None = None
@@ -113,7 +112,6 @@ class PickLevers:
 
     def pause(self, paused: bool) -> None:
         """Micrographs wait in the folder: none is lost."""
-        self.paused = paused
 
     def new_run(self, title: str, *, now: bool) -> None:
         """The session goes on under this title."""

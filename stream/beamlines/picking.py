@@ -30,6 +30,7 @@ from ..live.trial import Trial
 from ..sinks.picks.micrograph import PickedMicrograph
 from ..sinks.picks.settings import PickSettings
 from ..sinks.picks.threshold import Followed, Moved, move_of, picked_again, read_moved
+from .candidates import tell_model
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +113,7 @@ class Loaded:
 
     def tell(self, metrics: Metrics) -> None:
         """Say that this model answers."""
-        card = self.bundle.card
-        device = str(self.picker.device)
-        metrics.model(name=card.name, version=card.version, hash=card.sha256[:12], device=device, dtype="float32")
+        tell_model(metrics, self.bundle.card, str(self.picker.device), "float32")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
