@@ -422,6 +422,24 @@ def test_threshold_pause_run_and_model_are_changed_while_frames_flow(
     assert len(state["changes"]) >= 6
 
 
+def test_a_bug_of_the_page_leaves_the_beamline_at_work(
+    tmp_path: Path, hits: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shots: list[tuple[Any, dict[str, Any]]] = [(image, {}) for image in hits]
+    sender = DectrisEmulator("tcp://127.0.0.1:*", shots)
+    with sender:
+        daemon = beamline(tmp_path, sender.endpoint)
+        monkeypatch.setattr(daemon.page.watch, "write", lambda results: 1 / 0)
+        metrics = daemon.pipeline.metrics
+        daemon.pipeline.start()
+        until(lambda: metrics.tally().read == len(shots) and not metrics.tally().in_flight, "all shots")
+        daemon.pipeline.stop()
+        assert daemon.pipeline.wait(20)
+    assert daemon.pipeline.error is None
+    assert metrics.events()["page_bug"] == 1
+    assert metrics.tally().accepted + metrics.tally().rejected == len(shots)
+
+
 def _change_everything(page: Any, metrics: Metrics) -> None:
     until(lambda: metrics.written().get("hit", 0) > 20, "hits in a file")
     page.act("threshold", {"value": 1.0}, BY)
