@@ -196,6 +196,19 @@ def test_a_candidate_picks_beside_the_model_in_force_and_takes_over(running: Cal
     again.stop()
 
 
+def test_a_bug_of_the_page_leaves_the_picking_at_work(
+    running: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = running()
+    monkeypatch.setattr(one.page.watch, "write", lambda results: 1 / 0)
+    one.micrograph("a")
+    one.micrograph("b")
+    assert one.daemon.pipeline.metrics.events()["page_bug"] == 1
+    assert set(one.stored()) == {"a", "b"}
+    one.stop()
+    assert one.daemon.pipeline.error is None
+
+
 def test_a_title_reaches_the_page_and_no_thread_is_left(running: Callable[..., Running]) -> None:
     one = running()
     one.micrograph("a")
