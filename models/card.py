@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 TASKS = ("hits", "particles", "classes2d", "tomograms")
-KINDS = ("probabilities", "logits")
+KINDS = ("probabilities", "logits", "images")
 DTYPES = ("float32", "uint8", "uint16", "int16", "int32")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.02}
 
@@ -29,9 +29,9 @@ class CardError(ValueError):
 class CardInput:
     """What the module's ``forward`` takes: (n, then ``shape``) of ``dtype``, in the unit that ``name`` says.
 
-    ``name`` is ``photons`` for hits, ``micrograph`` for particles. ``normalisation`` says in words what is done to the
-    input first: for hits by the module itself, so that nobody can forget it; for particles to the whole micrograph,
-    before boxes are cut. ``pixel_um`` (pixel size in micrometres) and ``q_range_per_nm`` (lowest and highest momentum
+    ``name`` is ``photons`` for hits, ``micrograph`` for particles, ``particle`` for classes2d. ``normalisation`` says
+    in words what is done to the input first: for hits by the module itself, so that nobody can forget it; for particles
+    to the whole micrograph, before boxes are cut; for classes2d to each particle's image. ``pixel_um`` (pixel size in micrometres) and ``q_range_per_nm`` (lowest and highest momentum
     transfer in 1/nm) are there when known. ``pixel_a`` and ``diameter_a`` are lengths in ångström: of a pixel of the
     input, to which micrographs are rescaled, and of the particle that it was trained to find. Where ``dtype`` is an
     integer, the model was trained on counts, and fractions of photons are rounded for it.
@@ -49,7 +49,10 @@ class CardInput:
 
 @dataclass(frozen=True, slots=True)
 class CardOutput:
-    """What the module answers: (n, len(classes)), either ``probabilities`` that add up to 1, or ``logits``."""
+    """What the module answers: (n, len(classes)), either ``probabilities`` that add up to 1, or ``logits``.
+
+    ``images``: one image of the input's shape for each of ``classes``, which are names of what it shows.
+    """
 
     classes: tuple[str, ...]
     kind: str
