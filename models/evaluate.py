@@ -1,4 +1,4 @@
-"""Scores of classifiers, with intervals: confusion, rates, precision and recall, area under the ROC curve."""
+"""Scores with intervals: of classifiers (rates, ROC), of denoisers (PSNR), of clusters (F1, Rand index, purity)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+
+from .particles.scores import Estimate
 
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
@@ -93,3 +96,148 @@ def strictest_needed(scores: Floats, positive: Flags, limit: float, least: float
         if wilson(false, len(negatives), 1.644854)[1] < limit:
             return float(min(candidate, 1.0))
     return 1.0
+
+
+def psnr(images: Floats, truth: Floats) -> npt.NDArray[np.float64]:
+    """Peak signal-to-noise ratio in dB of each image, both scaled to 0..1 by their own least and greatest value.
+
+    ``images``, ``truth``: (n, ny, nx), any real dtype. The peak is 1, so a value is -10 log10 of the mean square
+    difference; a constant image counts as 0 everywhere. 100 dB at most, which stands for the same image.
+    Raises ``ValueError`` for other or unequal shapes.
+    """
+    shown, true = _pairs(images, truth)
+    return _decibel(((_unit(shown) - _unit(true)) ** 2).mean(1))
+
+
+def psnr_fit(images: Floats, truth: Floats) -> npt.NDArray[np.float64]:
+    """Peak signal-to-noise ratio in dB of each image after the gain (0 or more) and offset that fit the truth best.
+
+    An image of an electron microscope has no absolute scale, so that a method must not win by a good guess of it; a
+    picture whose contrast is reversed still counts as wrong. Peak: the truth's greatest less its least value.
+    ``images``, ``truth``: (n, ny, nx), any real dtype. 100 dB at most. Raises ``ValueError`` for other shapes.
+    """
+    shown, true = _pairs(images, truth)
+    shown, peak = shown - shown.mean(1, keepdims=True), np.ptp(true, axis=1)
+    true = true - true.mean(1, keepdims=True)
+    power = (shown * shown).sum(1)
+    gain = np.maximum((shown * true).sum(1), 0) / np.where(power > 0, power, 1)
+    error = ((gain[:, None] * shown - true) ** 2).mean(1)
+    return _decibel(error / np.where(peak > 0, peak, 1) ** 2)
+
+
+def _pairs(images: Floats, truth: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    shown, true = np.asarray(images, np.float64), np.asarray(truth, np.float64)
+    if shown.ndim != 3 or shown.shape != true.shape:
+        raise ValueError(f"images of shape {shown.shape}, truth of {true.shape}: both must be the same (n, ny, nx)")
+    return shown.reshape(len(shown), -1), true.reshape(len(true), -1)
+
+
+def _unit(flat: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    low, span = flat.min(1, keepdims=True), np.ptp(flat, axis=1, keepdims=True)
+    scaled: npt.NDArray[np.float64] = (flat - low) / np.where(span > 0, span, 1)
+    return scaled
+
+
+def _decibel(error: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    found: npt.NDArray[np.float64] = -10 * np.log10(np.maximum(error, 1e-10))
+    return found
+
+
+def mean_interval(values: Floats, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """The mean of ``values`` (n,) with its 95 % bootstrap interval; the interval is NaN with fewer than two."""
+    n = len(values)
+    if n < 2:
+        return Estimate(float(np.mean(values)) if n else float("nan"), float("nan"), float("nan"))
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    low, high = np.quantile(draws @ np.asarray(values, np.float64) / n, (0.025, 0.975))
+    return Estimate(float(np.mean(values)), float(low), float(high))
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterScores:
+    """How well clusters agree with known classes, each with its 95 % interval over images.
+
+    ``f1``, ``precision``, ``recall``: mean over classes, each with the one cluster that is matched to it (one-to-one,
+    as many images as possible; Kuhn 1955), 0 for a class left without. ``rand``: adjusted Rand index (Hubert and Arabie
+    1985), 0 for chance. ``homogeneity``: share of the classes' entropy that the clusters tell (Rosenberg and Hirschberg
+    2007). ``purity``: share of images in the class that is most frequent in their cluster. The interval says how sure
+    the score of this clustering is, not how much another start of the method would change it.
+    """
+
+    f1: Estimate
+    precision: Estimate
+    recall: Estimate
+    rand: Estimate
+    homogeneity: Estimate
+    purity: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def cluster_scores(labels: Ints, clusters: Ints, resamples: int = 1000, seed: int = 0) -> ClusterScores:
+    """Scores of ``clusters`` (n,) against the true classes ``labels`` (n,); whole numbers, whose values do not matter.
+
+    The interval draws images: all scores are functions of the counts (class by cluster), so that drawing tables of
+    counts is the same and far cheaper. Raises ``ValueError`` for unequal or no lengths.
+    """
+    if labels.shape != clusters.shape or labels.ndim != 1 or not len(labels):
+        raise ValueError(f"labels {labels.shape}, clusters {clusters.shape}: both must be (n,), of one image or more")
+    table = counted(labels, clusters)
+    n = len(labels)
+    drawn = np.random.default_rng(seed).multinomial(n, table.ravel() / n, size=resamples).reshape(-1, *table.shape)
+    value = _of_tables(table[None])[0]
+    low, high = np.quantile(_of_tables(drawn), (0.025, 0.975), axis=0) if resamples else np.full((2, 6), np.nan)
+    return ClusterScores(*(Estimate(*map(float, three)) for three in zip(value, low, high, strict=True)))
+
+
+def counted(labels: Ints, clusters: Ints) -> npt.NDArray[np.int64]:
+    """Counts (classes, clusters) of the values that occur, in rising order."""
+    _, row = np.unique(labels, return_inverse=True)
+    _, column = np.unique(clusters, return_inverse=True)
+    table = np.zeros((int(row.max()) + 1, int(column.max()) + 1), np.int64)
+    np.add.at(table, (row, column), 1)
+    return table
+
+
+def matched(table: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns of counts (classes, clusters) that belong together: one-to-one, as many counted as possible."""
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    return rows, columns
+
+
+def _of_tables(tables: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The six scores, float64 (tables, 6), of counts (tables, classes, clusters)."""
+    by_class, by_cluster = tables.sum(2), tables.sum(1)
+    matches = np.array([_of_match(t, c, k) for t, c, k in zip(tables, by_class, by_cluster, strict=True)])
+    n = by_class.sum(1)
+    pairs = _pairs_in(tables).sum(1)
+    chance = _pairs_in(by_class) * _pairs_in(by_cluster) / np.maximum(n * (n - 1) / 2, 1)
+    most = (_pairs_in(by_class) + _pairs_in(by_cluster)) / 2
+    rand = np.divide(pairs - chance, most - chance, out=np.ones_like(most), where=most != chance)
+    entropy = _entropy(by_class)
+    told = entropy + _entropy(by_cluster) - _entropy(tables.reshape(len(tables), -1))
+    homogeneity = np.divide(told, entropy, out=np.ones_like(told), where=entropy > 0)
+    return np.column_stack([matches, rand, homogeneity, tables.max(1).sum(1) / n])
+
+
+def _pairs_in(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    found: npt.NDArray[np.float64] = (counts * (counts - 1) / 2).sum(-1)
+    return found
+
+
+def _entropy(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    share = counts / counts.sum(1, keepdims=True)
+    return -np.asarray((share * np.log(np.where(share > 0, share, 1))).sum(1), np.float64)
+
+
+def _of_match(table: npt.NDArray[np.int64], by_class: Ints, by_cluster: Ints) -> tuple[float, float, float]:
+    rows, columns = matched(table)
+    right = table[rows, columns]
+    # A class that no image was drawn of has no scores, and is left out of the mean.
+    classes = max(1, int((by_class > 0).sum()))
+    precision = right / np.maximum(by_cluster[columns], 1)
+    recall = right / np.maximum(by_class[rows], 1)
+    f1 = 2 * right / np.maximum(by_cluster[columns] + by_class[rows], 1)
+    return float(f1.sum()) / classes, float(precision.sum()) / classes, float(recall.sum()) / classes
