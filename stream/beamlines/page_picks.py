@@ -12,6 +12,8 @@ from ... import __version__
 from ..flow.frame import Failure, Result, RunStart
 from ..flow.metrics import Metrics
 from ..flow.ports import Listener
+from ..live.changes import Changes
+from ..live.class_view import ClassLevers
 from ..live.common import Common, finite
 from ..live.drawing import KEPT, Drawing, Job
 from ..live.latest import Latest
@@ -23,6 +25,7 @@ from ..live.strips import Strips
 from ..live.table import MOST_ROWS, Table
 from ..live.views import BUDGET, Image, Views, still_image
 from ..sinks.picks.micrograph import PickedMicrograph
+from .page_classes import BLOBS, ClassPanel
 from .picks_blobs import PicksBlobs
 from .picks_stored import Stored, micrograph_of, picked_now
 
@@ -80,7 +83,8 @@ class PicksPage(Page):
     ``sink_directory``: of the session's records, which are read in the background when the run starts (or ``open`` is
     called). ``waiting``: files that wait as (name, reason, seconds). ``budget``: bytes of pixels that are kept.
     ``load``: the pixels of an earlier micrograph from its path, None where they cannot be had. ``draw_s``: seconds
-    between two micrographs that are drawn.
+    between two micrographs that are drawn. ``classes``: the particles' 2-D classes, None where there are none, and then
+    with ``changes``, where marks of them are written down.
     """
 
     beamline = "cryoem_picks"
@@ -98,6 +102,8 @@ class PicksPage(Page):
         load: Callable[[Path, tuple[int, int]], Image | None] = still_image,
         draw_s: float = DRAW_S,
         wall: Callable[[], float] = time.time,
+        classes: ClassLevers | None = None,
+        changes: Changes | None = None,
     ) -> None:
         self.metrics, self.controls, self.marks = metrics, controls, marks
         self.common = Common(metrics, wall=wall)
@@ -109,6 +115,7 @@ class PicksPage(Page):
         self.review = PickReview(marks, self.table, drawing, self.stored.candidates, metrics, wall)
         self.drawn: Latest[Job] = Latest("live pictures", drawing.draw, pause_s=draw_s)
         self._blobs = PicksBlobs(self.table, self.views, self.stored, self.review)
+        self._classes = None if classes is None else ClassPanel.of(classes, changes)
         self.watch = PicksWatch(self)
         self._waiting, self._load, self._wall = waiting, load, wall
         self._run_since: float | None = None
@@ -184,6 +191,7 @@ class PicksPage(Page):
             },
             "review": self.review.state(threshold),
             "yield": so_far,
+            "classes": None if self._classes is None else self._classes.state(),
             "waiting": self._waits(),
             "rows": [self._row(found) for found in self.table.last(SHOWN_ROWS)],
             "rows_version": self.table.version,
@@ -194,11 +202,15 @@ class PicksPage(Page):
         return self._strips.after(after)
 
     def blob(self, kind: str, name: str, query: Mapping[str, str]) -> Blob | None:
-        """See ``PicksBlobs``."""
+        """See ``PicksBlobs`` and ``ClassPanel``."""
+        if kind in BLOBS:
+            return None if self._classes is None else self._classes.blob(kind, name, query)
         return self._blobs.blob(kind, name, query)
 
     def act(self, action: str, body: Mapping[str, Any], by: str) -> JSON:
-        """``mark`` is ours, everything else the controls'."""
+        """``mark`` and ``class`` are ours, everything else the controls'."""
+        if action == "class" and self._classes is not None:
+            return self._classes.act(body, by)
         if action != "mark":
             done = self.controls.act(action, body, by)
             if action == "threshold" and (threshold := _in_force(done, self.table)) is not None:

@@ -86,8 +86,8 @@ class ClassLevers(Protocol):
         """The newest picture of them; returns at once."""
 
     def mark(self, id: int, mark: str, by: str) -> None:
-        """From now on the class is ``good``, ``bad`` or, empty, unmarked. ``by``: who says so.
+        """From now on the class is ``good``, ``bad`` or, empty, unmarked; ``current`` shows it. ``by``: who says so.
 
-        Written down before this returns. Raises ``page.Refused`` where there is no such class, and where it cannot be
-        written down; then nothing was changed.
+        The page has checked ``mark`` and has written it into the log of changes; where this raises ``page.Refused``
+        (there is no such class any more, it cannot be kept), nothing was changed, and the page takes it back there.
         """

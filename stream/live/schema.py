@@ -56,6 +56,27 @@ HITS: Mapping[str, Any] = {
     "points": [POINT],
     "powder": dict.fromkeys(("version", "hits", "misses", "of_hits", "of_misses"), int),
 }
+CLASSES: Mapping[str, Any] = {
+    "version": int,
+    "life": str,
+    "state": str,
+    **dict.fromkeys(("have", "need", "particles", "unlabelled", "rejected"), int),
+    "pixel_a": MAYBE,
+    "model": {"name": str, "sha256": str, "tuned": bool},
+    "pass": (None, {"why": str, "done": int, "of": int}),
+    "tuning": (None, {"state": str, "done": int, "of": int, "text": str}),
+    "events": [{"time": NUMBER, "text": str}],
+    "error": str,
+    "list": [
+        {
+            **dict.fromkeys(("id", "count", "version"), int),
+            **dict.fromkeys(("growth_per_min", "spread", "resolution_a"), MAYBE),
+            **dict.fromkeys(("share", "since"), NUMBER),
+            "mark": str,
+        }
+    ],
+}
+"""Of ``cryoem_picks``: the field ``classes``, null where there are none."""
 PICTURE: Mapping[str, Any] = {
     **dict.fromkeys(("id", "group", "pixels", "key"), str),
     **dict.fromkeys(("w", "h"), int),
