@@ -54,7 +54,7 @@ class FakeClock(Clock):
 def camera(number: int, manner: str) -> Exposure:
     """A micrograph whose pixels tell its number, with a particle and a crystal."""
     image = np.full((40, 50), number if number < 1000 else 500 + number % 1000, np.int16)
-    centres = ((10.25 if number < 1000 else 12.5, 20.0, "particle"), (30.0, 5.5, "ice"))
+    centres = ((10.25 if number < 1000 else 12.5, 20.0, "particle", 2), (30.0, 5.5, "ice", 0))
     return Exposure(mrc_bytes(image, 2.0), ".mrc", centres, {"pixel_a": 2.0, "nx": 50, "ny": 40})
 
 
@@ -141,8 +141,8 @@ def test_hostile_ones_are_as_they_are_said_to_be(tmp_path: Path) -> None:
     assert {row["micrograph"] for row in particles} == set(writer.dropped.written) - {of["truncated"]}
     for row in particles:
         x = "12.50" if row["micrograph"] == of["changed"] else "10.25"
-        assert (row["x"], row["y"], row["kind"]) == (x, "20.00", "particle")
-    assert {(row["x"], row["kind"]) for row in rows(others_file(truth))} == {("30.00", "ice")}
+        assert (row["x"], row["y"], row["kind"], row["view"]) == (x, "20.00", "particle", "2")
+    assert {(row["x"], row["kind"], row["view"]) for row in rows(others_file(truth))} == {("30.00", "ice", "0")}
     assert writer.dropped.report()["particles"] == len(particles) == 10
 
 
@@ -230,7 +230,7 @@ def test_simulated_particles_are_dark_where_the_truth_says(simulated: SimulatedC
     half = int(0.2 * simulated.diameter_a / simulated.conditions.pixel_a)
     patches = [
         found.data[int(y) - half : int(y) + half + 1, int(x) - half : int(x) + half + 1].mean()
-        for x, y, kind in exposure.centres
+        for x, y, kind, _ in exposure.centres
         if kind == "particle"
     ]
     assert len(patches) >= 3
@@ -271,7 +271,7 @@ def test_the_command(tmp_path: Path) -> None:
     code, text = call(
         *("--out", tmp_path / "s", "--count", 9, "--every", 0, "--layout", "epu", "--hostile", "all", "--seed", 2),
         *("--shape", "192x160", "--change-after", 0.05, "--late", 0.05, "--format", "tiff"),
-        *("--truth", tmp_path / "t.csv", "--json", tmp_path / "s.json"),
+        *("--truth", tmp_path / "t.csv", "--json", tmp_path / "s.json", "--views", 2),
     )
     assert code == 0, text
     found = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
@@ -280,6 +280,8 @@ def test_the_command(tmp_path: Path) -> None:
         assert len(found[manner]) == 1
     assert found["truth"] == str(tmp_path / "t.csv")
     assert found["particles"] == len(rows(tmp_path / "t.csv"))
+    assert found["views"] == 2
+    assert {row["view"] for row in rows(tmp_path / "t.csv")} == {"1", "2"}
     assert found["diameter_px"] == pytest.approx(found["diameter_a"] / found["pixel_a"], rel=1e-3)
     files = sorted((tmp_path / "s").rglob("*.tiff"))
     assert len(files) == 9
@@ -311,6 +313,7 @@ def test_the_command_copies_files(tmp_path: Path) -> None:
         (["--from", "nowhere.mrc"], 2, "nowhere.mrc"),
         (["--count", "1", "--hostile", "changed"], 2, "need 2"),
         (["--every", "-1"], 2, "every"),
+        (["--views", "-1"], 2, "views"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, args: list[str], code: int, why: str) -> None:

@@ -14,8 +14,10 @@ import pytest
 from beamsieve.models.particles import simulator
 from beamsieve.models.particles.conditions import NAMED, Conditions, named
 from beamsieve.models.particles.maps import Volume, prepared
+from beamsieve.models.particles.projector import projector_for, random_rotations
 from beamsieve.models.particles.scenery import Room, carbon_film, smooth_noise, stamp
 from beamsieve.models.particles.simulator import LEVEL, Simulated, disc_variance, picture, simulate
+from beamsieve.models.particles.views import in_plane, orientations, well_apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -64,7 +66,8 @@ def test_particles_are_dark_and_where_it_says(volume: Volume) -> None:
 def test_centres_between_pixels_move_the_particle_by_parts_of_one(volume: Volume) -> None:
     ctf = simulate(0, 0, BARE, volume).ctf
     at = [np.array([[200.0, 180.0]]), np.array([[200.4, 179.7]])]
-    still, moved = (simulator._signal(np.random.default_rng(0), BARE, volume, ctf, c, 1) for c in at)
+    turn = random_rotations(np.random.default_rng(0), 1)
+    still, moved = (simulator._signal(turn, BARE, volume, ctf, c, 1) for c in at)
     wanted = np.fft.irfft2(ndimage.fourier_shift(np.fft.rfft2(still), (-0.3, 0.4), n=420), s=still.shape)
     assert np.abs(moved - wanted).max() < 0.05 * np.abs(moved - still).max()
 
@@ -130,6 +133,60 @@ def test_seeds_and_indices_are_independent(volume: Volume) -> None:
             assert not np.array_equal(found[a].x[:3], found[b].x[:3])
             same = np.corrcoef(found[a].image[:100, :100].ravel(), found[b].image[:100, :100].ravel())[0, 1]
             assert abs(same) < 0.5
+
+
+def test_any_orientation_is_drawn_as_it_always_was(volume: Volume) -> None:
+    """What trained the models that ship must come out of the same seeds again."""
+    simulated = simulate(7, 3, BARE, volume)
+    assert (simulated.view == 0).all()
+    assert len(simulated.view) == len(simulated.x)
+    turns, _ = orientations(np.random.default_rng([7, 3, 3]), np.random.default_rng(0), 0, len(simulated.x))
+    np.testing.assert_array_equal(turns, random_rotations(np.random.default_rng([7, 3, 3]), len(simulated.x)))
+
+
+def test_few_views_are_the_same_on_every_micrograph_of_a_seed(volume: Volume) -> None:
+    """Particles of one view differ by a turn in the plane: they have the same mean on rings around the centre."""
+    c = replace(BARE, views=3, particles=(16, 16), shape=(640, 640), distance=1.4, defocus_um=(1, 1), astigmatism_a=0)
+    rings, views = [], []
+    for index in range(2):
+        low, high = (simulate(5, index, replace(c, snr=snr), volume) for snr in (0.1, 0.2))
+        np.testing.assert_array_equal(low.view, high.view)
+        signal = ndimage.gaussian_filter(high.image - low.image, 1)
+        y, x = np.mgrid[:640, :640]
+        for px, py in zip(low.x, low.y, strict=True):
+            away = np.hypot(x - px, y - py).astype(int)
+            rings.append([signal[away == r].mean() for r in range(2, 16)])
+        views += [*low.view]
+    assert sorted(set(views)) == [1, 2, 3]
+    # The strength of a whole micrograph is scaled by the particles on it, so shapes are compared.
+    shapes = np.array(rings) / np.linalg.norm(rings, axis=1, keepdims=True)
+    apart = np.linalg.norm(shapes[:, None] - shapes[None], axis=2) + np.eye(len(shapes))
+    assert (np.array(views)[apart.argmin(1)] == views).all()
+    other = simulate(6, 0, c, volume)
+    assert not np.array_equal(other.view, views[: len(other.view)])
+
+
+def test_views_are_far_from_each_other_and_from_each_others_mirror() -> None:
+    for seed in range(5):
+        along = well_apart(np.random.default_rng(seed), 4)[:, 2]
+        angle = np.degrees(np.arccos(np.abs(along @ along.T).clip(max=1)))[~np.eye(4, dtype=bool)]
+        # Four lines through a point can be 70.5 degrees apart and no more.
+        assert 50 < angle.min() < 70.6
+
+
+def test_a_turn_in_the_plane_leaves_what_is_seen(volume: Volume) -> None:
+    one = well_apart(np.random.default_rng(0), 1)
+    turned = in_plane(np.random.default_rng(1), one)
+    np.testing.assert_allclose(turned[:, 2], one[:, 2], atol=1e-12)
+    np.testing.assert_allclose(turned[0] @ turned[0].T, np.eye(3), atol=1e-12)
+    still, moved = projector_for(volume).project(np.concatenate([one, turned]), 64, 4.0)
+    angle = np.degrees(np.arctan2((turned @ one[0].T)[0, 1, 0], (turned @ one[0].T)[0, 0, 0]))
+    # From x towards y on the picture, whose rows are y.
+    y, x = np.mgrid[:64, :64] - 32.0
+    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    back = ndimage.map_coordinates(moved, [s * x + c * y + 32, c * x - s * y + 32], order=1)
+    assert np.corrcoef(back.ravel(), still.ravel())[0, 1] > 0.97
+    assert np.corrcoef(moved.ravel(), still.ravel())[0, 1] < 0.95
 
 
 def test_what_is_added_leaves_noise_and_optics_as_they_were(volume: Volume) -> None:
@@ -261,6 +318,7 @@ def test_named_conditions_are_as_their_name_says(name: str) -> None:
         ({"defocus_um": (2.0, 1.0)}, "defocus_um"),
         ({"carbon": (0.5, 0.99)}, "carbon"),
         ({"dose": 0.0}, "dose"),
+        ({"views": -1}, "views"),
         ({"nonsense": 1}, "nonsense"),
     ],
 )

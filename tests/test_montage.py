@@ -17,7 +17,8 @@ def spots(k: int, edge: int = 64) -> np.ndarray[Any, Any]:
 
 def pixels(png: bytes) -> np.ndarray[Any, Any]:
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    return np.rint(matplotlib.image.imread(io.BytesIO(png), format="png")[..., :3] * 255).astype(int)
+    found: np.ndarray[Any, Any] = np.rint(matplotlib.image.imread(io.BytesIO(png), format="png")[..., :3] * 255)
+    return found.astype(int)
 
 
 def tiles(picture: np.ndarray[Any, Any], level: int = 100) -> np.ndarray[Any, Any]:

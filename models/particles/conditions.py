@@ -29,6 +29,7 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "gradient": (0, 1),
     "carbon": (0, 0.9),
     "hot_pixels": (0, 1e6),
+    "views": (0, 200),
 }
 
 
@@ -51,6 +52,8 @@ class Conditions:
     Beside particles: ``gradient``, the illumination's change across the picture as a fraction of its mean; ``carbon``,
     the fraction of the picture on the carbon film; ``ice`` crystals; ``aggregates`` of 5 to 12 particles; ``overlaps``,
     pairs of particles that lie on each other; ``gold`` beads; ``hot_pixels`` (and a third as many dead ones).
+
+    ``views``: how many orientations particles have, each turned in the plane by any angle; 0: any orientation.
     Raises ``ValueError`` for what no microscope gives.
     """
 
@@ -75,6 +78,7 @@ class Conditions:
     overlaps: Count = (0, 0)
     gold: Count = (0, 0)
     hot_pixels: int = 0
+    views: int = 0
 
     def __post_init__(self) -> None:
         if len(self.shape) != 2 or not all(16 <= side <= 20000 for side in self.shape):

@@ -21,8 +21,9 @@ from .candidates import Labelled
 from .conditions import NAMED, Conditions, named
 from .ctf import Ctf
 from .maps import Volume
-from .projector import projector_for, random_rotations
+from .projector import projector_for
 from .scenery import Blob, Room, bead, carbon_film, ice_crystal, smooth_noise, stamp
+from .views import orientations
 
 __all__ = ["NAMED", "Conditions", "Simulated", "named", "picture", "simulate"]
 
@@ -40,7 +41,8 @@ class Simulated:
     ``image``: (ny, nx), float32, or uint16 counts where the conditions give a dose. ``x``, ``y``: float32 (n,), centres
     of mass of the particles, in pixels (a whole number is the middle of a pixel). ``carbon``: bool (ny, nx), or None
     where there is none. ``other_x``, ``other_y``, ``other_kind``: centres of what should not be picked (``aggregate``
-    and ``overlap``: of each particle in it; ``ice``, ``gold``). ``ctf``: of this micrograph.
+    and ``overlap``: of each particle in it; ``ice``, ``gold``). ``ctf``: of this micrograph. ``view``: int32 (n,),
+    which of the conditions' few views each particle shows, from 1; 0 where it may be any.
     """
 
     image: npt.NDArray[Any]
@@ -54,6 +56,7 @@ class Simulated:
     other_kind: tuple[str, ...]
     name: str
     ctf: Ctf
+    view: npt.NDArray[np.int32]
 
     def labelled(self) -> Labelled:
         """As training and evaluation take it. Holds the image in memory, float32."""
@@ -71,7 +74,10 @@ def simulate(seed: int, index: int, conditions: Conditions, volume: Volume) -> S
     film, blobs = _scenery(rng["scenery"], c, volume.diameter_a)
     places, overlapping, clumped = _places(rng["places"], c, volume.diameter_a, film, blobs)
     everything = np.array([*places, *overlapping, *clumped], dtype=np.float64).reshape(-1, 2)
-    signal = _signal(rng["poses"], c, volume, ctf, everything, len(places))
+    # All micrographs of a seed show the same views: they depend on no index.
+    few = np.random.default_rng([seed, 0, 0, len(_STREAMS)])
+    turns, view = orientations(rng["poses"], few, c.views, len(everything))
+    signal = _signal(turns, c, volume, ctf, everything, len(places))
     image = signal + background(rng["solvent"], c, ctf, film, blobs)
     other = [(x, y, "overlap") for x, y in overlapping] + [(x, y, "aggregate") for x, y in clumped]
     other += [(b.x, b.y, kind) for kind, b in blobs]
@@ -88,6 +94,7 @@ def simulate(seed: int, index: int, conditions: Conditions, volume: Volume) -> S
         other_kind=tuple(o[2] for o in other),
         name=f"simulated-{seed}-{index:05d}",
         ctf=ctf,
+        view=view[: len(places)],
     )
 
 
@@ -154,11 +161,15 @@ def _places(
 
 
 def _signal(
-    rng: np.random.Generator, c: Conditions, volume: Volume, ctf: Ctf, centres: npt.NDArray[np.float64], singles: int
+    turns: npt.NDArray[np.float64],
+    c: Conditions,
+    volume: Volume,
+    ctf: Ctf,
+    centres: npt.NDArray[np.float64],
+    singles: int,
 ) -> Floats:
     """What the particles add to the picture, in standard deviations of the noise."""
     canvas = np.zeros(c.shape, np.float32)
-    turns = random_rotations(rng, len(centres))
     if not len(centres):
         return canvas
     extent = 1.25 * volume.diameter_a + 2 * ctf.delocalisation_a(c.pixel_a)

@@ -45,6 +45,9 @@ def micrographs(
     snr: Annotated[float | None, typer.Option("--snr", help="signal-to-noise ratio of a pixel")] = None,
     shape: Annotated[str | None, typer.Option("--shape", help="rows and columns, as 1024x960")] = None,
     pixel_a: Annotated[float | None, typer.Option("--pixel-a", help="ångström per pixel")] = None,
+    views: Annotated[
+        int, typer.Option("--views", min=0, max=200, help="few orientations, each turned in the plane; 0: any")
+    ] = 0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="the same seed gives the same micrographs")] = 0,
     files: Annotated[
         list[Path] | None, typer.Option("--from", help="copy this file instead of simulating; may be repeated")
@@ -61,7 +64,8 @@ def micrographs(
     ] = 6.0,
     late: Annotated[float, typer.Option("--late", min=0, help="seconds a late companion comes after its image")] = 2.0,
     truth: Annotated[
-        Path | None, typer.Option("--truth", help="CSV of the particles' centres; others go to NAME-others.csv")
+        Path | None,
+        typer.Option("--truth", help="CSV of the particles' centres and views; others go to NAME-others.csv"),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write what was written to this file")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no line per micrograph and no summary")] = False,
@@ -87,6 +91,7 @@ def micrographs(
                 snr=snr,
                 shape=_shape(shape),
                 pixel_a=pixel_a,
+                views=views,
                 file_format=file_format.value,
             )
         number = count if count is not None else len(files) if files else 10
@@ -122,6 +127,7 @@ def _facts(camera: Any) -> dict[str, Any]:
         "diameter_a": round(camera.diameter_a, 2),
         "diameter_px": round(camera.diameter_a / pixel_a, 3),
         "snr": camera.conditions.snr,
+        "views": camera.conditions.views,
     }
 
 

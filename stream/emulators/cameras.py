@@ -15,8 +15,9 @@ from .micrographs import SIMULATED
 class SimulatedCamera:
     """Simulated micrographs of one map; the same seed gives the same ones.
 
-    ``shape``: (ny, nx) pixels, ``snr`` and ``pixel_a``: in place of those of the named ``conditions``. Raises
-    ``ValueError`` for unknown conditions or maps and values no microscope has, ``OSError`` for a map that is not there.
+    ``shape``: (ny, nx) pixels, ``snr``, ``pixel_a`` and ``views``: in place of those of the named ``conditions``.
+    Raises ``ValueError`` for unknown conditions or maps and values no microscope has, ``OSError`` for a map that is not
+    there.
     """
 
     def __init__(
@@ -28,13 +29,14 @@ class SimulatedCamera:
         snr: float | None = None,
         shape: tuple[int, int] | None = None,
         pixel_a: float | None = None,
+        views: int = 0,
         file_format: Format = "mrc",
     ) -> None:
         # Loads torch, which copying files does not need.
         from ...models.particles.maps import load_map
         from ...models.particles.simulator import named
 
-        changes = {"snr": snr, "shape": shape, "pixel_a": pixel_a}
+        changes = {"snr": snr, "shape": shape, "pixel_a": pixel_a, "views": views}
         self.conditions = named(conditions, **{name: value for name, value in changes.items() if value is not None})
         self.volume = load_map(particle)
         self._seed, self._format = seed, file_format
@@ -54,9 +56,10 @@ class SimulatedCamera:
         elif manner == "carbon":
             conditions = replace(conditions, carbon=(0.35, 0.5))
         made = simulate(self._seed, number, conditions, self.volume)
-        centres = [(float(x), float(y), "particle") for x, y in zip(made.x, made.y, strict=True)]
+        shown = zip(made.x, made.y, made.view, strict=True)
+        centres = [(float(x), float(y), "particle", int(view)) for x, y, view in shown]
         others = zip(made.other_x, made.other_y, made.other_kind, strict=True)
-        centres += [(float(x), float(y), kind) for x, y, kind in others]
+        centres += [(float(x), float(y), kind, 0) for x, y, kind in others]
         encode, suffix = (tiff_bytes, ".tiff") if self._format == "tiff" else (mrc_bytes, ".mrc")
         ny, nx = made.image.shape
         optics = {

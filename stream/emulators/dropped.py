@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .micrograph_files import Centre
+
 MANNERS: Mapping[str, str] = {
     "changed": "overwritten by another exposure after a while",
     "truncated": "cut short, and never finished",
@@ -25,12 +27,12 @@ class Dropped:
 
     written: list[str] = field(default_factory=list)
     by_manner: dict[str, list[str]] = field(default_factory=lambda: {manner: [] for manner in MANNERS})
-    truth: dict[str, tuple[tuple[float, float, str], ...]] = field(default_factory=dict)
+    truth: dict[str, tuple[Centre, ...]] = field(default_factory=dict)
 
     @property
     def particles(self) -> int:
         """Particles on the micrographs as they now are; those on one that was cut short do not count."""
-        return sum(kind == "particle" for centres in self.truth.values() for _, _, kind in centres)
+        return sum(kind == "particle" for centres in self.truth.values() for _, _, kind, _ in centres)
 
     def report(self) -> dict[str, Any]:
         """For ``--json``: how many were written, which of them in which manner, how many particles are on them."""
@@ -42,15 +44,15 @@ class Dropped:
             return
         for file, wanted in ((path, True), (others_file(path), False)):
             rows = [
-                (name, f"{x:.2f}", f"{y:.2f}", kind)
+                (name, f"{x:.2f}", f"{y:.2f}", kind, view)
                 for name, centres in self.truth.items()
-                for x, y, kind in centres
+                for x, y, kind, view in centres
                 if (kind == "particle") is wanted
             ]
             beside = file.with_name(file.name + ".tmp")
             beside.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("w", newline="", encoding="utf-8") as lines:
-                csv.writer(lines).writerows([("micrograph", "x", "y", "kind"), *rows])
+                csv.writer(lines).writerows([("micrograph", "x", "y", "kind", "view"), *rows])
             beside.replace(file)
 
 

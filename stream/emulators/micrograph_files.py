@@ -19,6 +19,7 @@ import tifffile
 
 Layout: TypeAlias = Literal["flat", "epu", "serialem"]
 Format: TypeAlias = Literal["mrc", "tiff"]
+Centre: TypeAlias = tuple[float, float, str, int]
 _MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6}
 _SHARED = "http://schemas.datacontract.org/2004/07/Fei.SharedObjects"
 _ARRAYS = "http://schemas.microsoft.com/2003/10/Serialization/Arrays"
@@ -30,13 +31,14 @@ _HOLES_PER_SQUARE = 20
 class Exposure:
     """One exposure: ``data``, the file's bytes, and what is true of it.
 
-    ``centres``: rows of (x, y, kind) of all that lies on it, kind ``particle`` for what should be picked. ``optics``:
+    ``centres``: rows of (x, y, kind, view) of all that lies on it, kind ``particle`` for what should be picked;
+    ``view`` is which of a few views a particle shows, from 1, and 0 where it may be any. ``optics``:
     ``pixel_a``, ``voltage_kv``, ``dose_e_a2``, ``defocus_um`` (negative = under focus), ``nx`` and ``ny``, where known.
     """
 
     data: bytes
     suffix: str
-    centres: tuple[tuple[float, float, str], ...] = ()
+    centres: tuple[Centre, ...] = ()
     optics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
