@@ -43,10 +43,15 @@ class Plan:
     def suits(self, card: Card) -> bool:
         """Whether it may be tried on a module of this card.
 
-        A picker's micrographs are normalised before it, so it converts nothing itself, and torch 2.13 does not refuse a
-        batch of float32 for convolutions in bfloat16: the process dies.
+        What a picker or a denoiser takes is normalised before it, so it converts nothing itself, and torch 2.13 does
+        not refuse a batch of float32 for convolutions in bfloat16: the process dies.
         """
-        return card.task != "particles" or self.dtype == "float32" or self.cast or self.how == "autocast"
+        return (
+            card.task not in ("particles", "classes2d")
+            or self.dtype == "float32"
+            or self.cast
+            or self.how == "autocast"
+        )
 
 
 PLAIN = Plan("float32", "plain")
@@ -111,6 +116,14 @@ def measure(call: Callable[[], object], repeats: int = 5, budget_s: float = 0.5)
             if now - first > budget_s:
                 break
     return best
+
+
+def trial(card: Card, count: int) -> torch.Tensor:
+    """What to try a model of this card on, (count, …shape): noise of s.d. 1 where it denoises, else photon counts."""
+    if card.output.kind == "images":
+        rng = np.random.default_rng(0)
+        return torch.from_numpy(rng.standard_normal((count, *card.input.shape), np.float32))
+    return sample(card.input.shape, card.input.dtype, count)
 
 
 def sample(shape: tuple[int, ...], dtype: str, count: int, seed: int = 0) -> torch.Tensor:

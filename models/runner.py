@@ -50,7 +50,7 @@ class Runner:
         self.batch = batch
         self.buckets = _buckets(batch)
         self.device, self._lane = open_lane(device)
-        self.threads = threads or _usable_cores()
+        self.threads = threads or usable_cores()
         self.report: WarmUp | None = None
         self._dtype = dtype
         self._shape = bundle.card.input.shape
@@ -191,7 +191,8 @@ def _frame_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """How many threads are worth having: ``OMP_NUM_THREADS``, or the cores that this process may use."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked) > 0:
         return int(asked)

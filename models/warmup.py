@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from .bundle import Bundle, BundleError
-from .plans import PLAIN, PLANS, Forward, Plan, compile_plan, measure, sample
+from .card import Card
+from .plans import PLAIN, PLANS, Forward, Plan, compile_plan, measure, trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def choose(bundle: Bundle, device: torch.device, dtype: str, count: int) -> tupl
     ``tolerance`` where no plan agrees with it, run as loaded in float32 on the CPU, to the tolerance on its card.
     """
     card = bundle.card
-    frames = sample(card.input.shape, card.input.dtype, count)
+    frames = trial(card, count)
     truth = _truth(bundle, frames)
     there = frames.to(device)
     trials = tuple(
@@ -96,11 +97,17 @@ def _truth(bundle: Bundle, frames: torch.Tensor) -> torch.Tensor:
     except RuntimeError as error:
         detail = f"{bundle.path}: fails on input of shape {tuple(frames.shape)}: {last_line(error)}; {remedy}"
         raise BundleError("output", detail) from error
-    needed = (len(frames), len(bundle.card.output.classes))
+    needed = _answer_shape(bundle.card, len(frames))
     if tuple(answer.shape) != needed or not bool(answer.isfinite().all()):
         given = f"{tuple(answer.shape)} numbers" if tuple(answer.shape) != needed else "numbers that are not finite"
         raise BundleError("output", f"{bundle.path}: answers {given}, needed are {needed} finite numbers; {remedy}")
     return answer
+
+
+def _answer_shape(card: Card, count: int) -> tuple[int, ...]:
+    """Of probabilities, (count, classes); of images, (count, classes, y, x)."""
+    images = card.input.shape[-2:] if card.output.kind == "images" else ()
+    return (count, len(card.output.classes), *images)
 
 
 def _try(plan: Plan, bundle: Bundle, frames: torch.Tensor, truth: torch.Tensor) -> Trial:
