@@ -1,0 +1,81 @@
+"""What a fine-tuning leaves to look at: particles before and after, loss curves, and its result as JSON."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .neighbours import Floats, lowpassed
+from .tuner import Tuner
+
+PICTURED = 12
+_PERCENT = (0.5, 99.5)
+
+
+def write_report(out: Path, tuner: Tuner, result: Mapping[str, Any], to: Path) -> None:
+    """Write ``tuned.png`` and ``losses.png`` into ``out`` and ``result`` as JSON to ``to``, which comes last.
+
+    Raises ``OSError`` where they cannot be written.
+    """
+    draw_particles(out / "tuned.png", tuner, result)
+    draw_losses(out / "losses.png", result["history"])
+    partial = to.with_name(to.name + ".inprogress")
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    partial.replace(to)
+
+
+def _figure(width: float, height: float) -> Any:
+    # Figure, not pyplot: no window, no global list of figures, and the Agg canvas wherever this runs.
+    return importlib.import_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_particles(path: Path, tuner: Tuner, result: Mapping[str, Any]) -> None:
+    """Twelve held-out particles: as they came, low-passed, what they are scored with, denoised before and after."""
+    count = len(tuner.parts.held)
+    some = np.unique(np.linspace(0, count - 1, min(PICTURED, count)).astype(int))
+    raw = tuner.images[tuner.parts.held[some]]
+    rows = {
+        "noisy": raw,
+        "noisy, low-passed": lowpassed(raw),
+        "mean of neighbours": tuner.wanted[some],
+        "before": tuner.start[some],
+        "after": tuner.denoised()[some],
+    }
+    figure = _figure(1.0 * len(some) + 1.4, 1.06 * len(rows) + 0.4)
+    axes = figure.subplots(len(rows), len(some), squeeze=False)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        _draw_row(line, name, images)
+    figure.suptitle(
+        f"{result['base']}: share of differences explained {result['before']:.3f} before, {result['after']:.3f} after "
+        f"(± {result['error']:.3f}) on {count} held-out particles",
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=110)
+
+
+def _draw_row(line: Any, name: str, images: Floats) -> None:
+    for axes, image in zip(line, images, strict=True):
+        low, high = np.percentile(image, _PERCENT)
+        axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-9), interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+    line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+
+
+def draw_losses(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Mean square error against the neighbours' mean by epoch, a panel per block, for trained and held-out images."""
+    blocks = sorted({int(row["block"]) for row in history})
+    figure = _figure(3.2 * len(blocks), 2.8)
+    for axes, block in zip(figure.subplots(1, len(blocks), squeeze=False)[0], blocks, strict=True):
+        rows = [row for row in history if row["block"] == block]
+        for name, label, style in (("loss", "trained on", "o-"), ("validation_loss", "held out", "s--")):
+            axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], style, ms=3, label=label)
+        axes.set(xlabel="epoch", title=f"block {block}", yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize=8)
+    figure.axes[0].set_ylabel("mean square error")
+    figure.savefig(path, dpi=110)
