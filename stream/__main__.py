@@ -1,4 +1,4 @@
-"""The command line: ``beamsieve run|check|page|deploy|demo|emulate|record|replay|pick|train|evaluate|models …``."""
+"""The command line: ``beamsieve run|check|page|deploy|demo|emulate|record|pick|train|finetune|evaluate|models …``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .commands.demo import demo
 from .commands.deploy import deploy
 from .commands.emulate import app as emulate
 from .commands.evaluate import app as evaluate
+from .commands.finetune import app as finetune
 from .commands.inspect import inspect
 from .commands.journal import retry, status
 from .commands.marks import marks
@@ -47,6 +48,7 @@ app.command()(rethreshold)
 app.command()(status)
 app.command()(retry)
 app.add_typer(train, name="train")
+app.add_typer(finetune, name="finetune")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(models, name="models")
 app.command()(inspect)
