@@ -11,7 +11,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from .frc import LEAST_PER_HALF, resolution, ring_correlation
-from .polar import EDGE, Floats
+from .polar import Floats
+from .working import EDGE
 
 Arrays = dict[str, npt.NDArray[Any]]
 Doubles = npt.NDArray[np.float64]
@@ -96,7 +97,8 @@ class Averages:
 
     def curve(self, number: int) -> Doubles:
         """Fourier ring correlation of the two half sets, float64 (33,)."""
-        return ring_correlation(*self.halves(number))
+        one, two = self.halves(number)
+        return ring_correlation(one, two)
 
     def resolution_a(self, number: int, pixel_a: float) -> float:
         """Resolution of the average in ångström (``frc.resolution``), ``pixel_a`` being that of a working image.
@@ -106,7 +108,8 @@ class Averages:
         """
         if number not in self._weights or self._weights[number].min() < LEAST_PER_HALF:
             return math.nan
-        return resolution(*self.halves(number), pixel_a)
+        one, two = self.halves(number)
+        return resolution(one, two, pixel_a)
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Forget classes; unknown numbers are ignored."""

@@ -88,7 +88,7 @@ def kmeans(
 
 
 def seeds(spectra: Complexes, k: int, rng: np.random.Generator) -> Complexes:
-    """k of the images (n, R, M), drawn far apart: greedy k-means++ with 2 + ln k trials for each."""
+    """K of the images (n, R, M), drawn far apart: greedy k-means++ with 2 + ln k trials for each."""
     chosen = [int(rng.integers(len(spectra)))]
     distance = _distance(spectra, spectra[chosen])[:, 0]
     for _ in range(1, k):
@@ -160,7 +160,7 @@ def nearest(
 def turned_sums(
     spectra: Complexes, label: npt.NDArray[Any], angle: Floats, k: int
 ) -> tuple[Complexes, npt.NDArray[np.int64]]:
-    """Sums of the images of each of k groups, each image turned by its angle: (k, R, M); and how many there are (k,)."""
+    """Sums of the images of each of k groups, each image turned by its angle: (k, R, M); and their numbers (k,)."""
     sums = np.zeros((k, *spectra.shape[1:]), np.complex64)
     for first in range(0, len(spectra), _AT_ONCE):
         some = slice(first, first + _AT_ONCE)

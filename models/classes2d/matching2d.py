@@ -36,9 +36,9 @@ def matched(shared: Table, alike: npt.NDArray[np.floating[Any]]) -> npt.NDArray[
     """The old class (row) that each new one (column) continues, or -1: int (k_new,).
 
     ``shared``: how many images of a sample were of the old and are of the new class. The pairing that keeps most images
-    in their class (Hungarian method; Kuhn, Naval Research Logistics 2, 1955) stands where a pair shares at least a third
-    of the smaller of the two. What is left over is paired by the similarity ``alike`` of its centres, if that is at
-    least 0.9.
+    in their class (Hungarian method; Kuhn, Naval Research Logistics 2, 1955) stands where a pair shares at least a
+    third of the smaller of the two. What is left over is paired by the similarity ``alike`` of its centres, if that is
+    at least 0.9.
     """
     continues = np.full(shared.shape[1], -1, np.intp)
     smaller = np.minimum(shared.sum(1)[:, None], shared.sum(0)[None])

@@ -16,10 +16,11 @@ import numpy.typing as npt
 import scipy.fft
 import torch
 
+from .working import EDGE
+
 Floats = npt.NDArray[np.float32]
 Complexes = npt.NDArray[np.complex64]
 
-EDGE = 64
 RINGS = 24
 ORDERS = 20
 MOST_SHIFT_PX = 8.0
