@@ -94,7 +94,7 @@ def _load(path: Path) -> npt.NDArray[Any]:
 
 def encode(micrographs: Sequence[Located]) -> bytes:
     """The ``.cs`` file of all picks of some micrographs, one after the other."""
-    return _bytes(table(micrographs))
+    return encode_rows(table(micrographs))
 
 
 def table(micrographs: Sequence[Located]) -> npt.NDArray[Any]:
@@ -105,8 +105,8 @@ def table(micrographs: Sequence[Located]) -> npt.NDArray[Any]:
     for m in micrographs:
         part = rows[start : start + len(m.x)]
         start += len(m.x)
-        part["uid"] = [_uid(m.name, x, y) for x, y in zip(m.x.tolist(), m.y.tolist(), strict=True)]
-        part["location/micrograph_uid"] = _uid(m.name)
+        part["uid"] = [uid(m.name, x, y) for x, y in zip(m.x.tolist(), m.y.tolist(), strict=True)]
+        part["location/micrograph_uid"] = uid(m.name)
         part[PATH] = m.path.encode()
         part[SHAPE] = m.shape
         part["location/micrograph_psize_A"] = m.pixel_a
@@ -147,11 +147,13 @@ def _dtype(room: int) -> np.dtype[Any]:
     )
 
 
-def _uid(*parts: object) -> int:
+def uid(*parts: object) -> int:
+    """An identity that is the same for the same parts, for ever."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
 
 
-def _bytes(rows: npt.NDArray[Any]) -> bytes:
+def encode_rows(rows: npt.NDArray[Any]) -> bytes:
+    """A ``.cs`` file of these rows (a structured array)."""
     out = io.BytesIO()
     np.save(out, rows, allow_pickle=False)
     return out.getvalue()

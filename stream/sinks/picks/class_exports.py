@@ -1,0 +1,273 @@
+"""The 2-D classes of a session as files for RELION and cryoSPARC, in its folder ``classes``.
+
+One set is kept, the newest: ``run_it003_…`` takes the place of ``run_it002_…`` after the third time that all particles
+were grouped anew. RELION and cryoSPARC count classes without gaps, this project never uses a number twice:
+``classes.csv`` says which is which. Particles without a class are in none of the sets.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import numpy.typing as npt
+
+from ...formats import cryosparc_classes, relion_classes
+from ...formats.centres import upside_down
+from ...formats.cryosparc_classes import Aligned
+from ...formats.relion_classes import ClassifiedStack, ModelClass
+from .classes_file import ClassTables, Table
+from .exports import located, optics
+from .files import whole, write_whole
+from .places import RECORDS, Places
+from .rows import Row
+from .settings import PickSettings
+
+FOLDER = "classes"
+GOOD = "particles_good.star"
+_OURS = re.compile(r"run_it(\d{3,})_(classes\.mrcs|data\.star|model\.star|optimiser\.star)")
+
+Floats = npt.NDArray[np.float32]
+Called = Callable[[Path], str]
+Wanted = Callable[[Table], npt.NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassAverage:
+    """A class as the tables show it. ``number``: without gaps, from 1; ``id``: ours."""
+
+    number: int
+    id: int
+    count: int
+    mark: str
+    resolution_a: float
+    spread: float
+
+
+def export_classes(
+    tables: ClassTables, rows: Sequence[Row], settings: PickSettings, places: Places, number: int
+) -> list[Path]:
+    """Write the sets that the settings' formats ask for; returns the files. ``number``: of the grouping, from 1.
+
+    ``rows``: the session's micrographs, as ``Rows.sorted`` has them. With ``particles.mrcs`` there is also
+    ``particles_good.star`` beside ``particles.star``: all particles but those of classes that were marked bad.
+    Raises ``OSError``.
+    """
+    order = np.argsort(tables.classes["id"], kind="stable")
+    if not len(order):
+        return []
+    classes = [_average(tables.classes[at], at_number) for at_number, at in enumerate(order.tolist(), 1)]
+    averages = tables.averages[order]
+    found = [_Labelled(tables, row, settings, places) for row in rows if row.record.images is not None]
+    numbers = {one.id: one.number for one in classes}
+    folder = places.directory / FOLDER
+    written = [_csv(folder, classes)]
+    if "star" in settings.formats:
+        stacks = [one.relion(numbers, lambda labels: labels["class"] > 0) for one in found]
+        written += write_relion(folder, number, stacks, averages, tables.pixel_a, classes, places.called)
+    if settings.particles.mrcs:
+        # A particle without a label is not known to be bad.
+        good = [one.relion(numbers, lambda labels: labels["rejected"] == 0) for one in found]
+        write_whole(places.directory / GOOD, relion_classes.encode_data([stack for stack in good if stack is not None]))
+        written.append(places.directory / GOOD)
+    if "cryosparc" in settings.formats:
+        aligned = [one.cryosparc(numbers) for one in found]
+        written += write_cryosparc(folder, aligned, averages, tables.pixel_a, classes, places.called)
+    return written
+
+
+def _average(row: np.void, number: int) -> ClassAverage:
+    mark = bytes(row["mark"]).rstrip(b"\0").decode("ascii", "replace")
+    return ClassAverage(
+        number, int(row["id"]), int(row["count"]), mark, float(row["resolution_a"]), float(row["spread"])
+    )
+
+
+class _Labelled:
+    """One micrograph's particles with their labels, in the order of its images."""
+
+    def __init__(self, tables: ClassTables, row: Row, settings: PickSettings, places: Places) -> None:
+        assert row.record.images is not None
+        self._row, self._settings, self._places = row, settings, places
+        self._images = row.record.images
+        self._labels = labels_of(tables, row)
+        self._edge = tables.edge
+        file = places.of("mrcs", row.record.stem)
+        self._file = file if settings.particles.mrcs and file.exists() else None
+
+    def _kept(self, numbers: dict[int, int], wanted: Wanted) -> tuple[Table, npt.NDArray[np.intp]]:
+        """All labels, with classes counted without gaps, and the numbers (from 0) of the images that are wanted."""
+        known = np.array([numbers.get(one, 0) for one in self._labels["class"].tolist()], np.int32)
+        labels = self._labels.copy()
+        labels["class"] = known
+        return labels, np.flatnonzero(wanted(labels))
+
+    def relion(self, numbers: dict[int, int], wanted: Wanted) -> ClassifiedStack | None:
+        """Its rows for RELION; None where stacks are kept but this one is not there (yet)."""
+        if self._settings.particles.mrcs and self._file is None:
+            return None
+        labels, at = self._kept(numbers, wanted)
+        m, images = self._row.record.micrograph, self._images
+        y = upside_down(images.y, m.shape[0]).astype(np.float32) if "star" in self._settings.invert_y else images.y
+        return ClassifiedStack(
+            replace(optics(m, self._settings), image_pixel_a=images.pixel_a, image_size=images.size),
+            (at + 1).astype(np.int32),
+            labels["class"][at],
+            labels["angle"][at],
+            labels["shift"][at] * np.float32(images.pixel_a * images.size / self._edge),
+            None if self._file is None else self._places.called(self._file),
+            self._places.called(m.path),
+            images.x[at],
+            y[at],
+            images.score[at],
+        )
+
+    def cryosparc(self, numbers: dict[int, int]) -> Aligned | None:
+        """Its rows for cryoSPARC, as ``relion``."""
+        if self._settings.particles.mrcs and self._file is None:
+            return None
+        labels, at = self._kept(numbers, lambda rows: rows["class"] > 0)
+        m, images = self._row.record.micrograph, self._images
+        turned = "cryosparc" in self._settings.invert_y
+        y = upside_down(images.y, m.shape[0]).astype(np.float32) if turned else images.y
+        place = located(m, self._places, turned=turned)
+        return Aligned(
+            m.name,
+            at.astype(np.int32),
+            labels["class"][at] - 1,
+            labels["angle"][at],
+            labels["shift"][at] * np.float32(images.size / self._edge),
+            labels["similarity"][at],
+            images.size,
+            images.pixel_a,
+            None if self._file is None else self._places.called(self._file),
+            replace(place, x=images.x[at], y=y[at], score=images.score[at]),
+        )
+
+
+def labels_of(tables: ClassTables, row: Row) -> Table:
+    """Labels of the particles of one record, in the order of its images; zeros where one has none.
+
+    A particle is the same where x, y and score are: the record may have been picked again since.
+    """
+    images = row.record.images
+    assert images is not None
+    file = row.file.removeprefix(f"{RECORDS}/")
+    at = np.flatnonzero(tables.micrographs["file"] == file)
+    found: Table = np.zeros(len(images), tables.particles.dtype)
+    if not len(at):
+        return found
+    first, count = (int(tables.micrographs[name][at[0]]) for name in ("first", "count"))
+    mine = tables.particles[first : first + count]
+    columns = ("x", "y", "score")
+    if count == len(images) and all(np.array_equal(mine[name], getattr(images, name)) for name in columns):
+        found[:] = mine
+        return found
+    where = {key: n for n, key in enumerate(zip(*(mine[name].tolist() for name in columns), strict=True))}
+    keys = zip(*(getattr(images, name).tolist() for name in columns), strict=True)
+    have = np.array([where.get(key, -1) for key in keys], np.intp)
+    found[have >= 0] = mine[have[have >= 0]]
+    return found
+
+
+def _csv(folder: Path, classes: Sequence[ClassAverage]) -> Path:
+    """``classes.csv``: which number of RELION (from 1) and cryoSPARC (from 0) is which class."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["class", "relion", "cryosparc", "particles", "mark", "resolution_a", "spread"])
+    for one in classes:
+        resolution = f"{one.resolution_a:.2f}" if np.isfinite(one.resolution_a) else ""
+        row = (one.id, one.number, one.number - 1, one.count, one.mark, resolution, f"{one.spread:.4f}")
+        writer.writerow(row)
+    path = folder / "classes.csv"
+    write_whole(path, out.getvalue().encode())
+    return path
+
+
+def write_stack(path: Path, images: npt.NDArray[np.floating], pixel_a: float | None) -> None:
+    """Images (n, edge, edge) as an MRC image stack, float32 or float16. ``pixel_a`` None: not known.
+
+    Raises ``OSError``.
+    """
+    with whole(path) as working, mrcfile.new(working) as file:
+        file.set_data(np.ascontiguousarray(images))
+        # Else the header of a single image would be a volume's.
+        file.set_image_stack()
+        file.voxel_size = pixel_a or 0.0
+
+
+def write_relion(
+    folder: Path,
+    number: int,
+    stacks: Sequence[ClassifiedStack | None],
+    averages: Floats,
+    pixel_a: float,
+    classes: Sequence[ClassAverage],
+    called: Called,
+) -> list[Path]:
+    """A Class2D set ``run_it<number>_…`` into ``folder``, in place of an earlier one; returns its files.
+
+    ``averages``: float32 (k, edge, edge) of ``pixel_a``, in the order of ``classes``. ``called``: a file's name for
+    RELION. Raises ``OSError``.
+    """
+    stem = folder / f"run_it{number:03d}"
+    names = [Path(f"{stem}_{kind}") for kind in ("classes.mrcs", "model.star", "data.star", "optimiser.star")]
+    total = max(1, sum(one.count for one in classes))
+    model = [ModelClass(one.count / total, one.resolution_a) for one in classes]
+    write_stack(names[0], averages.astype(np.float32), pixel_a)
+    edge = int(averages.shape[-1])
+    write_whole(names[1], relion_classes.encode_model(called(names[0]), edge, pixel_a, model))
+    write_whole(names[2], relion_classes.encode_data([stack for stack in stacks if stack is not None]))
+    # Last: it is what people open, and it names the others.
+    write_whole(names[3], relion_classes.encode_optimiser(called(folder / "run"), number))
+    for path in folder.iterdir():
+        ours = _OURS.fullmatch(path.name)
+        if ours and int(ours[1]) != number:
+            with suppress(FileNotFoundError):
+                path.unlink()
+    return names
+
+
+def write_cryosparc(
+    folder: Path,
+    stacks: Sequence[Aligned | None],
+    averages: Floats,
+    pixel_a: float,
+    classes: Sequence[ClassAverage],
+    called: Called,
+) -> list[Path]:
+    """``particles.cs`` and ``templates.cs`` with their groups, and ``templates.mrc``; as ``write_relion``."""
+    kept = [stack for stack in stacks if stack is not None]
+    stack = folder / "templates.mrc"
+    write_stack(stack, averages.astype(np.float32), pixel_a)
+    edge, count = int(averages.shape[-1]), sum(len(one.image) for one in kept)
+    slots = ["alignments2D"]
+    slots += ["location", "pick_stats"] if kept and all(one.located is not None for one in kept) else []
+    slots += ["blob"] if kept and all(one.path is not None for one in kept) else []
+    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    written = [stack]
+    resolutions = [one.resolution_a for one in classes]
+    for kind, name, content, of, n in (
+        (
+            "template",
+            "templates",
+            cryosparc_classes.encode_templates(called(stack), edge, pixel_a, resolutions),
+            ["blob"],
+            len(classes),
+        ),
+        ("particle", "particles", cryosparc_classes.encode_particles(kept), slots, count),
+    ):
+        write_whole(folder / f"{name}.cs", content)
+        group = cryosparc_classes.encode_group(kind, f"{name}.cs", of, n, created=created, version=version("beamsieve"))
+        write_whole(folder / f"{name}.csg", group)
+        written += [folder / f"{name}.cs", folder / f"{name}.csg"]
+    return written
