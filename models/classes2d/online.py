@@ -140,7 +140,8 @@ class OnlineClasses:
         """Put new centres in the place of the old; says what appeared and disappeared (nothing at the first call).
 
         A new class that continues an old one has its number and lies as it did; another gets a number never used
-        before, and lies as the class it was split off. Numbers that were dropped since the sample was grouped are left out.
+        before, and lies as the class it was split off. Numbers that were dropped since the sample was grouped are left
+        out.
         """
         shared = self._rows(centres)
         alike, angle = compare(centres.centres, self.centres)
