@@ -15,6 +15,7 @@ import { lock } from "./net.js";
 
 const STATES = { loading: "loading", shadow: "in shadow: judges a part of what comes, decides nothing", failed: "failed" };
 const FIELDS = { threshold: "threshold", pause: "writing", run: "run", model: "model", candidate: "candidate" };
+const TEXTS = { class: (old, to) => `class ${to?.id ?? "?"}: ${old?.mark || "unmarked"} → ${to?.mark || "unmarked"}` };
 
 const words = (value) => (value === null || value === undefined || value === "" ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
 
@@ -184,7 +185,7 @@ class Control {
       setText(at, fmt.clock(time));
       at.title = new Date(1000 * time).toLocaleString();
       setText(who, by);
-      setText(text, `${FIELDS[what] ?? what}: ${words(old)} → ${words(to)}`);
+      setText(text, TEXTS[what]?.(old, to) ?? `${FIELDS[what] ?? what}: ${words(old)} → ${words(to)}`);
     });
   }
 }

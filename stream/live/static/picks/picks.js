@@ -10,6 +10,7 @@ import { control } from "../control.js";
 import { el, fmt, setText } from "../dom.js";
 import { flow } from "../flow.js";
 import { review } from "../review.js";
+import { classes } from "./classes.js";
 import { gallery } from "./gallery.js";
 import { maps } from "./maps.js";
 import { Marks } from "./marks.js";
@@ -42,6 +43,7 @@ export function mount(root, net, tools) {
     proposed: (value) => look.preview(value),
     applied: () => look.preview(null),
   });
+  const classed = classes(net, say);
   const change = control(net, { what: "micrographs" });
   const streams = flow({ what: "micrographs" });
   const columns = [
@@ -51,6 +53,7 @@ export function mount(root, net, tools) {
     [change.root, change.log.root, streams.ledger, streams.stages],
   ];
   const lanes = columns.map((panels, i) => el("div", { class: `lane c${i + 1}` }, panels));
+  lanes.splice(2, 0, classed.root); // below what picks the particles, above where they come from
   root.append(el("div", { class: "picks" }, lanes, said));
 
   session.on("rows", () => look.changed());
@@ -59,6 +62,7 @@ export function mount(root, net, tools) {
     const { right, wrong } = session.snapshot.review ?? {};
     if (reviewed !== `${right} ${wrong}`) look.reload(); // somebody marked something, here or elsewhere
     reviewed = `${right} ${wrong}`;
+    classed.take(session.snapshot.classes);
     for (const part of [judge, change, streams]) part.update(session.snapshot);
   });
   net.on("facts", (facts) => session.facts(facts));
