@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import classes
 from .board import Board, Row
 from .micrographs import contrasts, failures, levels, oldest, outside, seconds, shares, waiting
 from .panels import GREEN, ORANGE, SKY, Panel, heat, number, series
@@ -16,6 +17,7 @@ def board() -> Board:
         Row("Particles", [yields(), ratio(), per_hour(), pick_counts()]),
         Row("Micrographs", [shares(), contrasts(), levels(), outside()]),
         Row("Picking", [scores(), threshold()]),
+        Row("2-D classes", classes.row()),
         Row("Files and work", [waiting(), oldest(), seconds(), failures()]),
     ]
     return Board(
