@@ -8,6 +8,7 @@ import typer
 
 from .. import __version__
 from .commands.classify import classify
+from .commands.classify2d import classify2d
 from .commands.demo import demo
 from .commands.deploy import deploy
 from .commands.emulate import app as emulate
@@ -43,6 +44,7 @@ app.add_typer(emulate, name="emulate")
 app.command()(record)
 app.command()(replay)
 app.command()(classify)
+app.command()(classify2d)
 app.command()(pick)
 app.command()(rethreshold)
 app.command()(status)

@@ -65,8 +65,8 @@ def test_the_version_is_said() -> None:
     assert done.stdout.strip() == f"beamsieve {beamsieve.__version__}"
 
 
-COMMANDS = """run check schema page marks deploy demo emulate record replay classify pick rethreshold status retry
-train finetune evaluate models inspect recover"""
+COMMANDS = """run check schema page marks deploy demo emulate record replay classify classify2d pick rethreshold status
+retry train finetune evaluate models inspect recover"""
 
 
 @pytest.mark.parametrize("command", COMMANDS.split())

@@ -42,8 +42,8 @@ class Part:
     """The particles of one file. ``first``: the number of its first particle among all, from 0.
 
     ``edge``: pixels as stored. ``pixel_a``: ångström per pixel, None: unknown. ``row``: the micrograph that they were
-    cut from, with their centres (``row.record.images``), where the file is a session's. ``dataset``: of which HDF5
-    dataset or array they are.
+    cut from, with their centres (``row.record.images``), where the file is a session's, whose folder is ``folder``.
+    ``dataset``: of which HDF5 dataset or array they are.
     """
 
     path: Path
@@ -53,6 +53,7 @@ class Part:
     first: int = 0
     row: Row | None = None
     dataset: str | None = None
+    folder: Path = Path()
 
     @property
     def even(self) -> int:
@@ -85,6 +86,12 @@ class Stacks:
     def pixel_a(self) -> float | None:
         """Ångström per pixel of images of ``edge`` pixels; None: unknown."""
         return max(self.parts, key=lambda part: part.even).pixel_a
+
+    @property
+    def working_a(self) -> float | None:
+        """Ångström per pixel of working images, which show the same box on 64 pixels; None: unknown."""
+        part = self.parts[0]
+        return None if part.pixel_a is None else part.pixel_a * part.even / 64
 
     def chunks(self, most: int = 512) -> Iterator[tuple[list[str], Floats]]:
         """At most ``most`` particles at a time: their names, and float32 (n, edge, edge) with the edge of their file.
@@ -151,11 +158,11 @@ def _check_boxes(parts: Sequence[Part]) -> None:
     """Refuse particles that one working image cannot stand for."""
     one = parts[0]
     for part in parts:
-        if (part.edge, part.pixel_a) == (one.edge, one.pixel_a):
+        if part.even == one.even and part.pixel_a == one.pixel_a:
             continue
         sizes = f"{one.path}: edge {one.edge}, {_pixel(one)}; {part.path}: edge {part.edge}, {_pixel(part)}"
         if part.pixel_a is None or one.pixel_a is None:
-            raise StackError(f"{sizes}: the boxes cannot be compared; classify them one by one, or give --pixel-size")
+            raise StackError(f"{sizes}: the boxes cannot be compared; classify them one by one")
         if abs(part.pixel_a * part.even / (one.pixel_a * one.even) - 1) > _SAME_BOX:
             raise StackError(
                 f"{sizes}: boxes of {one.pixel_a * one.even:.0f} and {part.pixel_a * part.even:.0f} Å; "
@@ -207,7 +214,8 @@ def _session(rows: Sequence[Row], folder: Path) -> list[Part]:
     for row in rows:
         images = row.record.images
         if images is not None:
-            parts.append(Part(folder / row.file, len(images), images.size, images.pixel_a, 0, row, "particles/images"))
+            known = (len(images), images.size, images.pixel_a or None)
+            parts.append(Part(folder / row.file, *known, 0, row, "particles/images", folder))
     return parts
 
 

@@ -67,7 +67,11 @@ def export_classes(
         return []
     classes = [_average(tables.classes[at], at_number) for at_number, at in enumerate(order.tolist(), 1)]
     averages = tables.averages[order]
-    found = [_Labelled(tables, row, settings, places) for row in rows if row.record.images is not None]
+    found = [
+        Labelled(labels_of(tables, row), row, settings, places, tables.edge)
+        for row in rows
+        if row.record.images is not None
+    ]
     numbers = {one.id: one.number for one in classes}
     folder = places.directory / FOLDER
     written = [_csv(folder, classes)]
@@ -92,15 +96,18 @@ def _average(row: np.void, number: int) -> ClassAverage:
     )
 
 
-class _Labelled:
-    """One micrograph's particles with their labels, in the order of its images."""
+class Labelled:
+    """One micrograph's particles with their labels, in the order of its images.
 
-    def __init__(self, tables: ClassTables, row: Row, settings: PickSettings, places: Places) -> None:
+    ``labels``: rows of ``classes_file.PARTICLE``, shifts in pixels of images of ``edge`` pixels.
+    """
+
+    def __init__(self, labels: Table, row: Row, settings: PickSettings, places: Places, edge: int) -> None:
         assert row.record.images is not None
         self._row, self._settings, self._places = row, settings, places
         self._images = row.record.images
-        self._labels = labels_of(tables, row)
-        self._edge = tables.edge
+        self._labels = labels
+        self._edge = edge
         file = places.of("mrcs", row.record.stem)
         self._file = file if settings.particles.mrcs and file.exists() else None
 
