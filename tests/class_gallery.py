@@ -45,7 +45,7 @@ def class_view(number: int, count: int, clean: Floats, **changes: Any) -> ClassV
 
 
 class FakeClasses:
-    """Implements ``ClassLevers``. ``now`` is what it shows; ``change`` and ``change_class`` put another in its place."""
+    """Implements ``ClassLevers``. ``now`` is what it shows; ``change`` and ``change_class`` give another one."""
 
     def __init__(self, n: int = 12, name: str = "ribosome") -> None:
         counts = [round(1500 * 0.8**i) + 7 for i in range(n)]
