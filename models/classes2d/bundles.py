@@ -13,8 +13,8 @@ from .cdae import BLOCKS, Cdae
 from .working import EDGE
 
 NORMALISATION = (
-    "each particle's image: its box cropped or padded in Fourier space to 64 × 64 pixels, mean 0 and standard deviation "
-    "1 over the whole image (models/classes2d/working.py); particles are white on dark"
+    "each particle's image: its box cropped or padded in Fourier space to 64 × 64 pixels, mean 0 and standard "
+    "deviation 1 over the whole image (models/classes2d/working.py); particles are white on dark"
 )
 TRAINED_BY = "beamsieve maintainers"
 LICENCE = "Apache-2.0"
@@ -68,7 +68,8 @@ def network(bundle: Bundle, *, dropout: float = 0.0) -> Cdae:
         net = Cdae(**shape_of(weights), dropout=dropout)
         net.load_state_dict(weights)
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
-        detail = f"{bundle.path}: its weights are not those of a cascade ({error}); train it with `beamsieve train classes2d`"
+        remedy = "train it with `beamsieve train classes2d`"
+        detail = f"{bundle.path}: its weights are not those of a cascade ({error}); {remedy}"
         raise BundleError("format", detail) from error
     return net
 

@@ -8,6 +8,7 @@ in both. The other numbers of channels stood in a figure that is not in the text
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 BLOCKS = 3
 ENCODER = (8, 16, 32)
-DECODER = (32, 32, 32)
+DECODER = (32, 16, 32)
 KERNEL = 4
 DROPOUT = 0.5
 
@@ -54,11 +55,6 @@ class Block(nn.Module):
             before = width
         layers.append(nn.Conv2d(before, 1, 3, padding=1))
         self.layers = nn.Sequential(*layers)
-        for layer in self.layers:
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
         _settle(self.layers)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -88,10 +84,10 @@ class Cdae(nn.Module):
         return images
 
     @torch.no_grad()
-    def steps(self, images: Tensor) -> list[Tensor]:
-        """What each block leaves of ``images`` (n, 1, e, e): as many tensors of that shape as there are blocks."""
+    def steps(self, images: Tensor, blocks: int = BLOCKS) -> list[Tensor]:
+        """What each of the first ``blocks`` leaves of ``images`` (n, 1, e, e): so many tensors of that shape."""
         found = []
-        for block in self.blocks:
+        for block in list(self.blocks)[:blocks]:
             images = block(images)
             found.append(images)
         return found
@@ -108,8 +104,19 @@ def _module(before: int, width: int) -> list[nn.Module]:
 
 
 def _settle(layers: nn.Sequential) -> None:
-    """Start with small answers: without knowledge, the mean image (0) is the best guess."""
-    last = layers[-1]
-    assert isinstance(last, nn.Conv2d)
+    """He's initialisation (2015), by how many values each output is a sum of; the last layer starts small.
+
+    So the first answers are close to 0, the mean image, which is the best guess of one who knows nothing.
+    """
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            edge, doubled = layer.kernel_size[0], isinstance(layer, nn.ConvTranspose2d)
+            # A deconvolution of stride 2 adds up a quarter of its kernel at each place.
+            summed = layer.in_channels * max(1.0, edge**2 / (4 if doubled else 1))
+            nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / summed))
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    last = layers[-1].weight
+    assert isinstance(last, Tensor)
     with torch.no_grad():
-        last.weight.mul_(0.1)
+        last.mul_(0.1)

@@ -1,4 +1,4 @@
-"""``beamsieve train hits|particles``: train, choose the threshold, evaluate, write the bundle."""
+"""``beamsieve train hits|particles|classes2d``: train, choose the threshold, evaluate, write the bundle."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from .train_classes import classes2d
 from .train_particles import particles
 
 app = typer.Typer(help="Train the models that ship, from a seed.", no_args_is_help=True)
@@ -126,3 +127,4 @@ def hits(
 
 
 app.command()(particles)
+app.command()(classes2d)
