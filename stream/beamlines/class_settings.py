@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from pydantic import Field
 
+from ...models.bundle import bundle_at, load_bundle
+from ...models.classes2d.denoise import Denoiser
 from ..flow.settings import Settings
+from .class_book import Denoises
 
 
 class ClassSettings(Settings):
@@ -28,3 +34,31 @@ class ClassSettings(Settings):
     montage_every: int = Field(
         500, ge=1, description="particles between two versions of classes.png, the picture of all class averages"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A denoiser, and the bundle that it runs. ``path``: of its file."""
+
+    denoiser: Denoises
+    path: Path
+
+
+def is_on(settings: ClassSettings, keeps: bool) -> bool:
+    """Whether particles are classified. ``keeps``: they are kept. Raises ``ValueError`` where it is in vain."""
+    if settings.on and not keeps:
+        raise ValueError("particles are not kept, and classes are made of them; set files.particles.keep: true")
+    return keeps if settings.on is None else settings.on
+
+
+def load_denoiser(name_or_path: str, settings: ClassSettings, base: Path = Path()) -> Loaded:
+    """A bundle as a denoiser, not yet warm. Raises ``BundleError``."""
+    bundle = load_bundle(bundle_at(name_or_path, base))
+    return Loaded(Denoiser(bundle, device=settings.device, threads=settings.threads), bundle.path)
+
+
+def ready_denoiser(path: str, settings: ClassSettings) -> Loaded:
+    """As ``load_denoiser``, and warm. Raises ``BundleError``."""
+    found = load_denoiser(path, settings)
+    found.denoiser.warm_up()
+    return found

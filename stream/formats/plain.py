@@ -6,8 +6,10 @@ import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..flow.frame import BadData
 from .centres import REASON, Coordinates, Floats, Gathering, Sorted, Tables, number, read_text
@@ -99,10 +101,15 @@ def encode_csv(micrograph: str, x: Floats, y: Floats, score: Floats) -> bytes:
     return ("micrograph,x,y,score\n" + csv_rows(micrograph, x, y, score)).encode()
 
 
-def csv_rows(micrograph: str, x: Floats, y: Floats, score: Floats) -> str:
-    """The lines of one micrograph, without the header. ``x``, ``y``, ``score``: (n,), centres in pixels."""
+def csv_rows(micrograph: str, x: Floats, y: Floats, score: Floats, *more: npt.NDArray[np.integer[Any]]) -> str:
+    """The lines of one micrograph, without the header. ``x``, ``y``, ``score``: (n,), centres in pixels.
+
+    ``more``: further columns of whole numbers, each (n,).
+    """
     name = '"' + micrograph.replace('"', '""') + '"' if re.search(r'[",\n]', micrograph) else micrograph
-    return "".join(f"{name},{a:.2f},{b:.2f},{s:.6f}\n" for a, b, s in zip(x, y, score, strict=True))
+    ends = ["".join(f",{value}" for value in values) for values in zip(*more, strict=True)] if more else [""] * len(x)
+    rows = zip(x, y, score, ends, strict=True)
+    return "".join(f"{name},{a:.2f},{b:.2f},{s:.6f}{end}\n" for a, b, s, end in rows)
 
 
 def encode_coords(x: Floats, y: Floats) -> bytes:

@@ -10,6 +10,7 @@ row. ``/events``: a line of JSON each. ``/state``: sums and counters that averag
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -24,7 +25,8 @@ import numpy.typing as npt
 from ...flow.frame import BadData
 from ..cxi import LIBVER
 from .files import write_whole
-from .record import Imaged
+
+log = logging.getLogger(__name__)
 
 LAYOUT = "beamsieve classes 1"
 NAME = "classes.h5"
@@ -225,21 +227,19 @@ class Labels:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def of(self, file: str, particles: Imaged) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    def of(self, file: str, x: Floats, y: Floats, score: Floats) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
         """Class int32 (n,) and rejected uint8 (n,) of these particles of the record ``file`` (below ``micrographs``).
 
         A particle is the same where x, y and score are: the record may have been picked again since the labels were
         written. ``NONE`` where it has no label.
         """
         first, count = self._where.get(file, (0, 0))
-        mine = self._rows[first : first + count]
-        if count == len(particles) and all(
-            np.array_equal(mine[name], getattr(particles, name)) for name in ("x", "y", "score")
-        ):
+        mine, columns = self._rows[first : first + count], {"x": x, "y": y, "score": score}
+        if count == len(x) and all(np.array_equal(mine[name], column) for name, column in columns.items()):
             return mine["class"].astype(np.int32), mine["rejected"].astype(np.uint8)
-        known = dict(zip(_keys(mine["x"], mine["y"], mine["score"]), range(count), strict=True))
-        at = np.array([known.get(key, -1) for key in _keys(particles.x, particles.y, particles.score)], np.intp)
-        found = np.zeros(len(particles), np.int32), np.zeros(len(particles), np.uint8)
+        known = {key: at for at, key in enumerate(_keys(mine["x"], mine["y"], mine["score"]))}
+        at = np.array([known.get(key, -1) for key in _keys(x, y, score)], np.intp)
+        found = np.zeros(len(x), np.int32), np.zeros(len(x), np.uint8)
         found[0][at >= 0], found[1][at >= 0] = mine["class"][at[at >= 0]], mine["rejected"][at[at >= 0]]
         return found
 
@@ -260,3 +260,12 @@ def read_labels(directory: Path) -> Labels | None:
         return None
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise _damaged(path, str(error)) from error
+
+
+def labels_in(directory: Path) -> Labels | None:
+    """As ``read_labels``; a file that is damaged is told in the log, and there are no labels."""
+    try:
+        return read_labels(directory)
+    except BadData as error:
+        log.warning("%s", error.detail)
+        return None

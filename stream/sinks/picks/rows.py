@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...flow.frame import BadData
+from .classes_file import NAME as CLASSES
 from .places import RECORDS, Places, stem_of
 from .record import Record, read
 
@@ -30,6 +31,11 @@ class Row:
     candidates: int
     file: str
 
+    @property
+    def labelled(self) -> str:
+        """The record's name in ``classes.h5``: below the folder of records."""
+        return self.file.removeprefix(f"{RECORDS}/")
+
 
 class Rows:
     """Rows by micrograph. ``scan`` finds what has changed in the folder; for one thread."""
@@ -39,6 +45,7 @@ class Rows:
         self._rows: dict[str, tuple[Stamp, Row]] = {}
         self._bad: dict[str, Stamp] = {}
         self._stems: dict[str, str] = {}
+        self._classes: Stamp | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -64,6 +71,15 @@ class Rows:
             known = self._rows.get(file)
             if (known is None or known[0] != stamp) and self._bad.get(file) != stamp:
                 changed |= self._read(file, stamp)
+        return changed
+
+    def relabelled(self) -> bool:
+        """Whether the particles' classes are others than when this was asked last."""
+        try:
+            stamp = _stamp(self._places.directory / CLASSES)
+        except OSError:
+            return False
+        changed, self._classes = stamp != self._classes, stamp
         return changed
 
     def _read(self, file: str, stamp: Stamp) -> bool:

@@ -1,8 +1,9 @@
 """``session.h5``: every micrograph's particles as one array, without copying a pixel (HDF5 virtual datasets).
 
 ``/micrographs``: a row per micrograph. ``/picks``: x, y, score, and the row of the micrograph, of all picks.
-``/particles``: ``images`` (n, size, size), virtual, with x, y, score and the row of the micrograph. ``/changes``: what
-people changed on the daemon, a line of JSON each.
+``/particles``: ``images`` (n, size, size), virtual, with x, y, score and the row of the micrograph; where particles are
+classified also ``class`` (0: none) and ``rejected`` (1: of a class that was marked bad). ``/changes``: what people
+changed on the daemon, a line of JSON each.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from ...flow.operation import LOG_OF_CHANGES
 from ..cxi import LIBVER
+from .classes_file import Labels
 from .rows import Row
 
 log = logging.getLogger(__name__)
@@ -38,13 +40,16 @@ TABLE = np.dtype(
 PICK = np.dtype([("x", "<f4"), ("y", "<f4"), ("score", "<f4"), ("micrograph", "<i4")])
 
 
-def write_session(path: Path, rows: Sequence[Row]) -> None:
-    """Write the file. Records are named relative to its folder, so that the folder can move. Raises ``OSError``."""
+def write_session(path: Path, rows: Sequence[Row], labels: Labels | None = None) -> None:
+    """Write the file. Records are named relative to its folder, so that the folder can move. Raises ``OSError``.
+
+    ``labels``: the particles' classes, where they have some.
+    """
     # In memory first: HDF5 does not survive a disk that is full.
     with h5py.File(path.name, "w", driver="core", backing_store=False, libver=LIBVER) as file:
         file["micrographs"] = np.array([_line(row) for row in rows], TABLE)
         file["picks"] = _picks(rows)
-        _particles(file, rows)
+        _particles(file, rows, labels)
         file["changes"] = np.array(_changes(path.with_name(LOG_OF_CHANGES)), h5py.string_dtype())
         file.flush()
         path.write_bytes(file.id.get_file_image())
@@ -86,8 +91,9 @@ def _picks(rows: Sequence[Row]) -> np.ndarray[tuple[int], np.dtype[np.void]]:
     return found
 
 
-def _particles(file: h5py.File, rows: Sequence[Row]) -> None:
+def _particles(file: h5py.File, rows: Sequence[Row], labels: Labels | None) -> None:
     kept = [(at, row.file, row.record.images) for at, row in enumerate(rows) if row.record.images is not None]
+    named = {row.file: row.labelled for row in rows}
     kinds = Counter((images.size, images.dtype) for _, _, images in kept)
     if not kinds:
         return
@@ -110,4 +116,8 @@ def _particles(file: h5py.File, rows: Sequence[Row]) -> None:
                 start += n
         group.create_virtual_dataset(name, layout, fillvalue=np.nan)
     group["micrograph"] = np.concatenate([np.full(len(images), at, np.int32) for at, _, images in same])
+    if labels is not None:
+        found = [labels.of(named[record], images.x, images.y, images.score) for _, record, images in same]
+        group["class"] = np.concatenate([number for number, _ in found])
+        group["rejected"] = np.concatenate([rejected for _, rejected in found])
     group.attrs["left_out"] = len(kept) - len(same)

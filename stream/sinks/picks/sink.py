@@ -202,6 +202,7 @@ class PickSink:
         with suppress(OSError):
             if self._rows.scan():
                 self._stale = dict.fromkeys(self._stale, True)
+            self._stale["large"] |= self._rows.relabelled()
 
     def _note_settings(self) -> None:
         """For ``beamsieve rethreshold``, and for people who ask later how this was done."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...formats import cryosparc, plain, relion
+from .classes_file import Labels, labels_in
 from .exports import located, optics, stack
 from .files import whole, write_whole
 from .places import Places
@@ -67,10 +68,11 @@ def write_small(rows: Sequence[Row], settings: PickSettings, places: Places) -> 
 
 
 def write_large(rows: Sequence[Row], settings: PickSettings, places: Places) -> list[Path]:
-    """The tables with a row per particle, of all micrographs together. Raises ``OSError``."""
+    """The tables with a row per particle, of all micrographs together, with their classes. Raises ``OSError``."""
     made: list[Encoded] = []
+    labels = labels_in(places.directory)
     if "csv" in settings.formats:
-        made.append(("picks.csv", lambda: _picks(rows)))
+        made.append(("picks.csv", lambda: _picks(rows, labels)))
     if settings.particles.mrcs:
         made.append(("particles.star", lambda: _particles(rows, settings, places)))
     if "cryosparc" in settings.formats:
@@ -82,7 +84,7 @@ def write_large(rows: Sequence[Row], settings: PickSettings, places: Places) -> 
     written = _write(made, places)
     path = places.directory / "session.h5"
     with whole(path) as working:
-        write_session(working, rows)
+        write_session(working, rows, labels)
     return [*written, path]
 
 
@@ -129,11 +131,13 @@ def _line(row: Row, said: Sequence[str], numbers: Sequence[str]) -> list[Any]:
     ]
 
 
-def _picks(rows: Sequence[Row]) -> bytes:
-    lines = ["micrograph,x,y,score\n"]
+def _picks(rows: Sequence[Row], labels: Labels | None) -> bytes:
+    """``class`` is 0 for a particle without one; both columns are there where particles are classified."""
+    lines = ["micrograph,x,y,score\n" if labels is None else "micrograph,x,y,score,class,rejected\n"]
     for row in rows:
         picks = row.record.micrograph.candidates
-        lines.append(plain.csv_rows(row.record.micrograph.name, picks.x, picks.y, picks.score))
+        more = () if labels is None else labels.of(row.labelled, picks.x, picks.y, picks.score)
+        lines.append(plain.csv_rows(row.record.micrograph.name, picks.x, picks.y, picks.score, *more))
     return "".join(lines).encode()
 
 
