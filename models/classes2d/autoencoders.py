@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .cdae import Block
-from .neighbours import means, nearest
+from .neighbours import find, means
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -32,7 +32,7 @@ class FitOptions:
     """
 
     epochs: int = 20
-    batch: int = 64
+    batch: int = 32
     rate: float = 1e-3
     dropout: float = 0.5
     seed: int = 0
@@ -67,7 +67,9 @@ def fit(
             order = chance.permutation(len(inputs))
             for first in range(0, len(order), how.batch):
                 rows = order[first : first + how.batch]
-                loss = functional.mse_loss(block(_tensor(inputs[rows])), _tensor(targets[rows]))
+                with torch.autocast("cpu", torch.bfloat16):
+                    made = block(_tensor(inputs[rows]))
+                loss = functional.mse_loss(made.float(), _tensor(targets[rows]))
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
@@ -77,19 +79,28 @@ def fit(
     return block.eval()
 
 
-def tuned(block: Block, images: Floats, how: FitOptions, k: int = 30, progress: Progress | None = None) -> Block:
+def tuned(
+    block: Block,
+    images: Floats,
+    how: FitOptions,
+    k: int = 30,
+    *,
+    aligned: bool = False,
+    progress: Progress | None = None,
+) -> Block:
     """A copy of ``block`` fine-tuned as a block of the cascade is: its target is the mean of its own outputs.
 
-    The mean is over the ``k`` images (n, s, s) whose outputs are most like an image's (section 3.3).
+    The mean is over the ``k`` images (n, s, s) whose outputs are most like an image's (section 3.3); ``aligned``: after
+    turning and shifting them onto it.
     """
     outputs = run(block, images)
-    targets = means(outputs, nearest(outputs, min(k, len(images) - 1)))
+    targets = means(outputs, find(outputs, k, aligned=aligned))
     return fit(copy_of(block, how.dropout), images, targets, how, "tune single autoencoder", progress)
 
 
 def on_means(images: Floats, how: FitOptions, k: int = 30, progress: Progress | None = None) -> Block:
     """The paper's "DAE": from random weights on the images (n, s, s) alone, its targets means of ``k`` raw images."""
-    targets = means(images, nearest(images, min(k, len(images) - 1)))
+    targets = means(images, find(images, k))
     return fit(new_block(how.seed, how.dropout), images, targets, how, "train on neighbours' means", progress)
 
 
