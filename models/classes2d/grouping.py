@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .kmeans import Ints, Progress, kmeans, lloyd, nearest
+from .kmeans import Ints, Progress, kmeans, lloyd, middle, nearest
 from .polar import Floats
 from .ward import ward
 
@@ -20,9 +20,10 @@ SAMPLE = 20_000
 WARD_SAMPLE = 5000
 _FINE_PER_CLASS = 8
 _FINE_MEMBERS = 4
-_MOST_FINE = 192
+_MOST_FINE = 160
 _AT_ONCE = 2048
 _POLISH = 2
+_FINE_ITERATIONS = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,22 +48,24 @@ def turning_kmeans(spectra: Vectors, k: int, seed: int, told: Progress) -> Group
 
 
 def turning_ward(spectra: Vectors, k: int, seed: int, told: Progress) -> Grouped:
-    """``ward.ward`` on fine groups of k-means: 8 for each class, of at least 4 images, at most 192.
+    """``ward.ward`` on fine groups of k-means: 8 for each class, of at least 4 images, at most 160.
 
     The tree's classes are then polished by two of Lloyd's iterations, which say each image's angle, too.
     """
     some = _sample(spectra, SAMPLE, seed)
     fine = max(k, min(_FINE_PER_CLASS * k, len(some) // _FINE_MEMBERS, _MOST_FINE))
-    groups = kmeans(some, fine, seed=seed, restarts=2, progress=lambda _, done, of: told("group", done, of))
-    merged = ward(groups.centres, np.bincount(groups.label, minlength=fine), k)
-    middles = np.stack([_middle(groups.centres[merged == i]) for i in range(int(merged.max()) + 1)])
+    groups = kmeans(
+        some,
+        fine,
+        seed=seed,
+        restarts=1,
+        iterations=_FINE_ITERATIONS,
+        progress=lambda _, done, of: told("group", done, of),
+    )
+    counts = np.bincount(groups.label, minlength=fine)
+    merged = ward(groups.centres, counts, k)
+    middles = np.stack([middle(groups.centres[merged == i], counts[merged == i]) for i in range(int(merged.max()) + 1)])
     return _by_centres(spectra, lloyd(some, middles, _POLISH).centres)
-
-
-def _middle(centres: Vectors) -> Vectors:
-    """The centre of a few centres, which lie as the first."""
-    middle: Vectors = lloyd(centres, centres[:1], 3).centres[0]
-    return middle
 
 
 def _by_centres(spectra: Vectors, centres: Vectors) -> Grouped:

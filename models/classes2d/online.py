@@ -94,13 +94,10 @@ class OnlineClasses:
 
         Members of numbers that are no more, and of 0, are left out.
         """
-        order = np.argsort(self.ids)
-        place = np.searchsorted(self.ids, assigned.id, sorter=order)
-        label = np.append(order, -1)[place] if len(order) else np.full(len(assigned.id), -1)
-        known = np.append(np.array(self.ids, np.int64), 0)[label] == assigned.id
-        label = np.where(known & (assigned.id > 0), label, -1)
-        inside = label >= 0
-        sums, fresh = turned_sums(spectra[inside], label[inside], assigned.angle[inside], len(self.ids))
+        member = assigned.id[:, None] == np.array(self.ids, np.int32)
+        inside = member.any(1) & (assigned.id > 0)
+        label = member.argmax(1)[inside] if self.ids else np.zeros(0, np.intp)
+        sums, fresh = turned_sums(spectra[inside], label, assigned.angle[inside], len(self.ids))
         total = self._counts + fresh
         # Updating by 1 / count one by one gives the mean of all members; so does this, at once.
         old = (self._counts / np.maximum(total, 1)).astype(np.float32)
@@ -117,7 +114,7 @@ class OnlineClasses:
         stop: Callable[[], bool] = never,
         progress: Progress | None = None,
     ) -> Centres:
-        """Group a sample (n, R, M) anew, from new seeds; nothing of this object changes.
+        """Group a sample (n, R, M) anew, from new seeds and the old centres; nothing of this object changes.
 
         ``count``: images of the session so far, which says how many classes are made. ``stop`` is asked often; the
         result then has ``finished`` False and should not be adopted. Raises ``ValueError`` where no image has contrast.
@@ -127,7 +124,9 @@ class OnlineClasses:
         if not len(spectra):
             raise ValueError("no image with contrast to make classes of")
         k = min(self.number_for(count), len(spectra))
-        found = kmeans(spectra, k, seed=self.seed + self._passes, stop=stop, progress=progress)
+        # The largest first: where there are more than k, the smallest have to go.
+        first = centres[np.argsort(-self._counts, kind="stable")] if ids else None
+        found = kmeans(spectra, k, seed=self.seed + self._passes, first=first, stop=stop, progress=progress)
         shared, finished = np.zeros((len(ids), k), np.int64), found.finished
         if len(ids) and finished:
             old, _, _, finished = nearest(spectra, centres, stop)
