@@ -52,7 +52,8 @@ def applied(image: Floats, matrix: npt.NDArray[np.float64], move: npt.NDArray[np
     """out = matrix (in + move) on (x, y) from pixel (int)(size / 2), as RELION's transformations.h documents."""
     back = np.linalg.inv(matrix)[::-1, ::-1]  # from (y, x) of the output to those of the input
     middle = np.full(2, EDGE // 2)
-    return ndimage.affine_transform(image, back, middle - move[::-1] - back @ middle, order=3)
+    found: Floats = ndimage.affine_transform(image, back, middle - move[::-1] - back @ middle, order=3)
+    return found
 
 
 def like(a: Floats, b: Floats) -> float:
@@ -69,9 +70,9 @@ def stack(n: int = 3, name: str = "Extract/a.mrcs", micrograph: str | None = "Mo
         np.array([np.array(SHIFT) * PIXEL_A, (1, 2), (0, 0)], np.float32)[:n],
         name,
         micrograph,
-        100 + at,
-        200.25 + at,
-        at / 4,
+        np.float32(100) + at,
+        np.float32(200.25) + at,
+        at / np.float32(4),
     )
 
 
@@ -122,11 +123,12 @@ def test_cryosparcs_pose_and_shift_put_the_class_where_the_particle_is() -> None
 
 @given(st.floats(-2000, 2000, width=32))
 def test_angles_keep_their_direction_and_end_in_one_turn(angle: float) -> None:
-    given_, psi, pose = np.radians(angle), relion_classes.psi(np.float32([angle])), cryosparc_classes.pose([angle])
+    ours = np.array([angle], np.float32)
+    turn, psi, pose = np.radians(angle), relion_classes.psi(ours), cryosparc_classes.pose(ours)
     assert -180 <= psi[0] <= 180
     assert -3.15 < pose[0] < 3.15
-    assert np.exp(1j * np.radians(psi[0])) == pytest.approx(np.exp(1j * given_), abs=1e-4)
-    assert np.exp(1j * pose[0]) == pytest.approx(np.exp(-1j * given_), abs=1e-4)
+    assert np.exp(1j * np.radians(psi[0])) == pytest.approx(np.exp(1j * turn), abs=1e-4)
+    assert np.exp(1j * pose[0]) == pytest.approx(np.exp(-1j * turn), abs=1e-4)
 
 
 # RELION

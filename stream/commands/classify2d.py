@@ -67,15 +67,17 @@ def classify2d(
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     start_logging(False)
-    from ..formats.relion import Optics
-    from ..sinks.picks.files import sweep
-    from .classify2d_run import Options, run
     from .particle_stacks import stacks
 
     with user_mistakes(), _stack_mistakes():
         found = stacks(sources, pixel_size, dataset)
         _say(found.notes)
         _check_folder(out, force)
+        # Not above: torch takes a second, and a mistake needs none.
+        from ..formats.relion import Optics
+        from ..sinks.picks.files import sweep
+        from .classify2d_run import Options, run
+
         optics = Optics(0.0, voltage, cs, amplitude_contrast)
         options = Options(
             out, number, bundle, method, align, invert, denoised, float16, seed, device, threads, project, optics
