@@ -31,9 +31,10 @@ class Options:
 
     How it is learnt: ``together``: each block on simulated pairs, apart from the others, as published; else one by one,
     each on what the blocks before it make of the images. ``targets``: ``noisy``: images simulated at the higher SNR, as
-    published; ``clean``: images without noise, for all blocks. ``weighted``: errors count relative to the clean image's
-    variance, so that low SNRs weigh as much as high ones. ``rate`` of RMSprop, constant or with ``cosine`` falling to
-    zero. ``dropout``: share. ``epochs``: of each block. ``reduced``: bfloat16 where torch allows it.
+    published; ``clean``: images without noise, for all blocks. ``carry``: a block starts from the weights of the one
+    before, not from nothing. ``weight``: errors count relative to the clean image's variance to this power: 0, as
+    published, lets high SNRs weigh most, 1 would let low ones. ``rate`` of RMSprop, constant or with ``cosine``
+    falling to zero. ``dropout``: share. ``epochs``: of each block. ``reduced``: bfloat16 where torch allows it.
 
     ``held``: validation images of each map and condition. ``threads``: of torch; 0: as it is set. ``stop_after``:
     epochs of all blocks together, for interruptions.
@@ -55,7 +56,8 @@ class Options:
     fresh: bool = False
     together: bool = True
     targets: str = "noisy"
-    weighted: bool = False
+    carry: bool = False
+    weight: float = 0.0
     encoder: tuple[int, int, int] = ENCODER
     decoder: tuple[int, int, int] = DECODER
     kernel: int = KERNEL
@@ -101,13 +103,16 @@ RECIPES: dict[str, dict[str, Any]] = {
         "colour": 1.0,
         "fresh": True,
         "together": False,
+        "targets": "clean",
+        "carry": True,
+        "weight": 0.5,
         "dropout": 0.0,
         "cosine": True,
     },
 }
 _POSITIVE = ("images", "rate", "batch", "epochs")
 _RANGES = {"snr": (1e-4, 1e3), "defocus": (0.0, 20.0), "box": (1.0, 8.0)}
-_SHARES = {"ctf": 1.0, "dropout": 0.95, "shift": 16.0, "colour": 100.0}
+_SHARES = {"ctf": 1.0, "dropout": 0.95, "shift": 16.0, "colour": 100.0, "weight": 1.0}
 
 
 def make_options(out: Path, recipe: str = "general", **changes: Any) -> Options:

@@ -56,6 +56,8 @@ class Trainer:
         block, epoch = self.place
         if epoch == 0:
             self.optimiser = self._optimiser(block)
+            if block and self.options.carry:
+                self.net.blocks[block].load_state_dict(self.net.blocks[block - 1].state_dict())
         loss = self._epoch(block, epoch)
         row = {
             "block": block + 1,
@@ -91,8 +93,8 @@ class Trainer:
             self.net.blocks[block].train()
             answer = self.net.blocks[block](before)
         wrong = (answer.float() - after).square().mean((1, 2, 3))
-        if o.weighted:
-            wrong = wrong / self._there(batch.clean).var((1, 2, 3))
+        if o.weight:
+            wrong = wrong / self._there(batch.clean).var((1, 2, 3)) ** o.weight
         loss: Tensor = wrong.mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
