@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from beamsieve.stream.decode.quality import NAMES as QUALITY
 from beamsieve.stream.flow.channel import Channel
+from beamsieve.stream.flow.classed import ClassCounts, Classed
 from beamsieve.stream.flow.frame import Failure, Frame, Key, Outcome, Result
 from beamsieve.stream.flow.metrics import Metrics
 from beamsieve.stream.flow.yields import Waiting, Yield, Yields
@@ -93,6 +94,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "cbor": "a message is not the CBOR of a DECTRIS stream 2",
         "changed": "a micrograph changed while it was read; it is read again when it has settled",
         "channel": "no image of the channel `source.channel`",
+        "classes": "`classes.h5` is damaged; remove it, and the particles are classified anew",
         "colour": "a picture in colour; save it in grey",
         "cut": "parts of a DECTRIS stream 1 message are missing",
         "decode": "the pixels of a TIFF, PNG or JPEG cannot be decoded",
@@ -173,8 +175,8 @@ _BELOW = {
 
 def metrics() -> str:
     """The whole page."""
-    shots, yields = list(specimen().collect()), list(picked().collect())
-    rows = "\n".join(map(_row, [*shots, *yields]))
+    shots, yields, classes = (list(seen.collect()) for seen in (specimen(), picked(), classified()))
+    rows = "\n".join(map(_row, [*shots, *yields, *classes]))
     return _HEAD + rows + "\n\n" + "\n".join(_words(of, spoken()[of]) for of in WORDS)
 
 
@@ -209,6 +211,15 @@ def picked() -> Yields:
     outside = ("carbon_fraction",)
     seen.add(Yield(1, (0.9,), dict.fromkeys(QUALITY, 0.0), stages, outside, outside))
     seen.wait(Waiting({"settling": 1}, 1.0))
+    return seen
+
+
+def classified() -> Classed:
+    """The classes of a daemon that has made some."""
+    seen = Classed()
+    seen.counted(ClassCounts({"unmarked": 1}, {"unmarked": 100}, 20.0, 20.0))
+    seen.classified([1.0])
+    seen.model("classes2d-general", "0123456789ab", tuned=False)
     return seen
 
 

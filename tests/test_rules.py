@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from beamsieve.stream.flow.classed import Classed
 from beamsieve.stream.flow.operation import Operation
 from beamsieve.stream.flow.rates import wilson
 from beamsieve.tests.rule_files import OWN, PROMETHEUS, ROOT, TESTS, Rule, alerts, cases, names_in, product_metrics
@@ -109,12 +110,15 @@ def documented_settings() -> set[str]:
 
 @cache
 def new_metrics() -> frozenset[str]:
-    """Metrics of operation, as the code gives them, should the reference be written anew only later."""
+    """Metrics of operation and of 2-D classes, as the code gives them, should the reference be written anew only later."""
     operation = Operation()
     operation.threshold, operation.free_bytes = lambda: 0.5, lambda: 1.0
     operation.run("a", "b")
     operation.shadowed([(True, True)])
-    return frozenset(sample.name for family in operation.collect() for sample in family.samples)
+    classed = Classed()
+    classed.model("classes2d-general", "0123456789ab", tuned=False)
+    both = (*operation.collect(), *classed.collect())
+    return frozenset(sample.name for family in both for sample in family.samples)
 
 
 @pytest.mark.parametrize("rule", [*recording_rules(), *alerts()], ids=ids)
