@@ -234,6 +234,14 @@ def test_several_stacks_of_one_box_and_half_precision(tmp_path: Path, bundle: Pa
     rows = labels(out)
     assert [row["source"] for row in rows[::6]] == [str(sources[at]) for at in (0, 0, 1, 2)]
     assert rows[12]["index"] == "1"
+    # Shifts are in pixels of the source: the same in ångström everywhere.
+    working = read_classes(out / "classes.h5").particles["shift"] * 4.0
+    pixels = np.array([(float(row["shift_x"]), float(row["shift_y"])) for row in rows])
+    sizes = np.repeat([2.0, 4.0, 4.0], [12, 6, 6])[:, None]
+    assert pixels * sizes == pytest.approx(working, abs=0.01)
+    relion = starfile.read(out / "relion/run_it001_data.star")["particles"]
+    assert relion[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy() == pytest.approx(-working, abs=0.01)
+    assert np.abs(working).max() > 2
     with mrcfile.open(out / "denoised.mrcs") as file:
         assert int(file.header.mode) == 12
     assert "rlnImageName" not in (out / "relion/run_it001_data.star").read_text()
