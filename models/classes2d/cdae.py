@@ -25,7 +25,9 @@ class Block(nn.Module):
     """One autoencoder: images (n, 1, e, e) to images of the same shape; e a multiple of 8.
 
     ``encoder``, ``decoder``: channels of its three modules and of its three deconvolutions. ``kernel``: edge of the
-    deconvolutions' kernels, 2, 3 or 4. ``dropout``: share of the values that training drops after each module.
+    deconvolutions' kernels, 2, 3 or 4. ``dropout``: share of the values that training drops at the end of the
+    encoder and after the first deconvolution; the text says "in the encoder and decoder", and dropping whole pixels of
+    the picture nearer to its end leaves little to learn from.
     """
 
     def __init__(
@@ -45,13 +47,13 @@ class Block(nn.Module):
         before = 1
         for width in encoder:
             layers += _module(before, width)
-            # A layer of its own also at 0, so that weights have the same names with and without dropout.
-            layers.append(nn.Dropout(dropout))
             before = width
-        for width in decoder:
+        # A layer of its own also at 0, so that weights have the same names with and without dropout.
+        layers.append(nn.Dropout(dropout))
+        for number, width in enumerate(decoder):
             padding, extra = (kernel - 1) // 2, kernel % 2
-            layers.append(nn.ConvTranspose2d(before, width, kernel, 2, padding, output_padding=extra))
-            layers += [nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.ConvTranspose2d(before, width, kernel, 2, padding, output_padding=extra), nn.ReLU()]
+            layers += [nn.Dropout(dropout)] if number == 0 else []
             before = width
         layers.append(nn.Conv2d(before, 1, 3, padding=1))
         self.layers = nn.Sequential(*layers)
