@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,14 +108,20 @@ class Study:
         return {name: tried[row["number"]] for name, (tried, row) in known.items()}
 
     def single(self) -> Block:
-        """The single denoising autoencoder: noisy images to clean ones of the protein that the cascade learnt from."""
+        """The single denoising autoencoder: noisy images to clean ones of the protein that the cascade learnt from.
+
+        Like the cascade it is pre-trained once, under the paper's conditions, whatever those of this study are.
+        """
         o = self.options
-        path = self.out / f"dae-{digest([self.train.name, asdict(o)])}.pt"
+        usual = StudyOptions()
+        images = max(1, o.images * o.orientations // usual.orientations)
+        own = replace(usual, seed=o.seed, images=images, epochs=o.epochs, rate=o.rate, pixel_share=o.pixel_share)
+        path = self.out / f"dae-{digest([self.train.name, asdict(own)])}.pt"
         block = autoencoders.new_block(o.seed)
         if path.exists():
             block.load_state_dict(torch.load(path, weights_only=True))
             return block.eval()
-        p = self.simulated(self.train, o.images, _SINGLE + o.seed)
+        p = replace(self, options=own).simulated(self.train, images, _SINGLE + o.seed)
         how = FitOptions(epochs=o.epochs, rate=o.rate, seed=o.seed)
         autoencoders.fit(block, p.images, p.clean, how, "train single autoencoder", self.progress)
         self.out.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -92,15 +93,15 @@ class Methods:
         notes: Row = {}
         for method, found, seconds in self._denoised(name, p, notes):
             ratios[method] = {**ratios_of(found[: o.scored], p.clean[: o.scored]), "seconds": seconds}
-            shown[name] = found[: len(shown["truth"])]
+            shown[method] = found[: len(shown["truth"])]
             if method not in SLOW:
                 clusters |= self._clusters(method, found, p.orientation)
         clusters |= self._of_features(p)
-        self._keep(name, shown)
         return {
             "images": len(p.images),
             "psnr": ratios,
             "clusters": clusters,
+            "shown": self._keep(name, shown),
             "tuning": notes,
             "seconds": time.monotonic() - began,
         }
@@ -155,16 +156,22 @@ class Methods:
         return told, load_bundle(made.path)
 
     def _clusters(self, name: str, images: Floats, orientation: Ints) -> Row:
-        """Scores of k-means, and of Ward's for the raw and the best images, on ``images`` of known orientation."""
+        """Scores of k-means, and of Ward's for the raw images and the cascades', on images of known orientation."""
         o = self.options
         vectors = features(images).spectra if o.in_plane else rows_of(images)
-        group = partial(GROUPERS[o.in_plane, "kmeans"], vectors, o.orientations, o.seed, self.progress)
-        found = {f"{name} + k-means": group().label}
+        found = {f"{name} + k-means": self._k_means(vectors, o.in_plane)}
         if name == "raw" or name in self.cascades:
             found[f"{name} + Ward"] = self._ward(images)
         if name in self.cascades and not o.in_plane:
             found[f"{name}, equalised + k-means"] = self._k_means(rows_of(equalised(images)))
         return {title: cluster_scores(orientation, label).to_json() for title, label in found.items()}
+
+    def _k_means(self, vectors: npt.NDArray[Any], turning: bool = False) -> Ints:
+        o = self.options
+        with warnings.catch_warnings():
+            # A network that collapsed makes the same image of all; that this is one cluster is for the score to tell.
+            warnings.filterwarnings("ignore", "Number of distinct clusters")
+            return GROUPERS[turning, "kmeans"](vectors, o.orientations, o.seed, self.progress).label
 
     def _ward(self, images: Floats) -> Ints:
         o = self.options
@@ -181,14 +188,12 @@ class Methods:
         }
         return {n: cluster_scores(p.orientation, self._k_means(rows)).to_json() for n, rows in found.items()}
 
-    def _k_means(self, rows: Floats) -> Ints:
-        return GROUPERS[False, "kmeans"](rows, self.options.orientations, self.options.seed, self.progress).label
-
-    def _keep(self, name: str, shown: Mapping[str, Floats]) -> None:
-        """Write a few images of each method, for pictures."""
-        path = self.out / "shown" / f"{name}.npz"
+    def _keep(self, name: str, shown: Mapping[str, Floats]) -> str:
+        """Write a few images of each method, for pictures; the file's name from ``out``."""
+        path = self.out / "shown" / f"{name}-{digest(asdict(self.options))}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(path, allow_pickle=False, **shown)
+        return str(path.relative_to(self.out))
 
 
 def ratios_of(found: Floats, clean: Floats) -> Row:

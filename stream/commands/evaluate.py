@@ -12,6 +12,7 @@ import numpy as np
 import typer
 
 from ..errors import plain
+from .evaluate_classes import classes2d
 from .evaluate_particles import particles
 from .run import write_json
 from .train import bars
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Score a model on fresh test data.", no_args_is_help=True)
 app.command()(particles)
+app.command()(classes2d)
 REAL = Path("spi-pr772") / "labelled27.npz"
 
 
