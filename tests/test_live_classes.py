@@ -59,13 +59,13 @@ def test_the_field_has_the_shape_that_browsers_expect_and_only_finite_numbers(ga
     nothing_known = {"growth_per_min": math.nan, "spread": math.inf, "resolution_a": math.nan}
     gallery.levers.change_class(2, **nothing_known)
     gallery.levers.change(
-        pass_=("growth", 41, 100), tuning=("running", 3, 20, "block 1 of 3"), events=((1.0, "a"), (2.0, "b"))
+        pass_=("growth", 41, 100), tuning=("training", 3, 20, "block 1 of 3"), events=((1.0, "a"), (2.0, "b"))
     )
     said = gallery.panel.state()
     assert list(problems_of(said, CLASSES, "classes")) == []
     json.dumps(said, allow_nan=False)
     assert said["pass"] == {"why": "growth", "done": 41, "of": 100}
-    assert said["tuning"] == {"state": "running", "done": 3, "of": 20, "text": "block 1 of 3"}
+    assert said["tuning"] == {"state": "training", "done": 3, "of": 20, "text": "block 1 of 3"}
     assert said["events"] == [{"time": 1.0, "text": "a"}, {"time": 2.0, "text": "b"}]
     assert {name: said["list"][1][name] for name in nothing_known} == dict.fromkeys(nothing_known)
     assert [one["count"] for one in said["list"]] == [view.count for view in gallery.levers.now.classes]
@@ -87,7 +87,7 @@ def test_what_goes_to_every_browser_each_second_is_bounded(gallery: Gallery) -> 
     view = gallery.levers.now.classes[0]
     gallery.levers.change(
         classes=(view,) * 300, events=((1.0, "x" * 10_000),) * 50, error="y" * 10_000, state="failed",
-        tuning=("failed", 0, 0, "z" * 10_000),
+        tuning=("done", 0, 0, "z" * 10_000),
     )  # fmt: skip
     said = classes_json(gallery.levers.now)
     assert (len(said["list"]), len(said["events"])) == (200, 20)

@@ -144,7 +144,8 @@ def stretched(image: npt.NDArray[Any]) -> Bytes:
     if not high > low:
         return np.where(finite_, 128, 0).astype(np.uint8)
     levels = np.clip((np.where(finite_, values, low) - low) * (255 / (high - low)), 0, 255)
-    return np.rint(levels).astype(np.uint8)
+    found: Bytes = np.rint(levels).astype(np.uint8)
+    return found
 
 
 def _named(found: Classes, name: str) -> ClassView | None:

@@ -19,9 +19,9 @@ MARKS = ("good", "bad", "")
 MOST_MEMBERS = 16
 MOST_EVENTS = 20
 MOST_CLASSES = 200
-#: A pass over particles that were classified before: why, in a few words, and how many of how many are done.
+#: A pass over all particles: why (one of ``flow.classed.PASSES``), and how many of how many are done.
 Pass = tuple[str, int, int]
-#: Training on the session's own particles: its state in one word, done of how many steps, and a text for a person.
+#: Training on the session's own particles: ``training`` or ``done``, done of how many steps, and a text for a person.
 Tuning = tuple[str, int, int, str]
 
 
@@ -55,10 +55,11 @@ class Classes:
     """All classes, as they are at one moment.
 
     ``version``: another one whenever anything here is. ``state``: ``waiting`` (for the first ``need`` particles, of
-    which ``have`` are there), ``ready`` or ``failed`` (``error`` says why). ``particles``: classified so far.
-    ``unlabelled``: picked and not classified yet. ``rejected``: of bad classes. ``pixel_a``: Å per pixel of averages.
-    ``model``, ``model_sha256``: what denoises; ``tuned``: on this session's particles. ``pass_``: a pass under way.
-    ``events``: (Unix seconds, text), the newest last, at most 20. ``classes``: the largest first, at most 200.
+    which ``have`` are there), ``ready`` or ``failed``. ``error``: why it failed, or what hinders and is tried again.
+    ``particles``: classified so far. ``unlabelled``: picked and not classified yet. ``rejected``: of bad classes.
+    ``pixel_a``: Å per pixel of averages. ``model``, ``model_sha256``: what denoises; ``tuned``: on this session's
+    particles. ``pass_``: a pass under way. ``events``: (Unix seconds, text), the newest last, at most 20. ``classes``:
+    the largest first, at most 200.
     """
 
     version: int

@@ -2,20 +2,27 @@
 
 import { fmt } from "../dom.js";
 
-const PASSES = { growth: "re-clustering", model: "labels of the new model", restart: "classifying what is stored", start: "first classes" };
-const TUNINGS = { waiting: "fine-tuning waits", running: "fine-tuning", adopted: "fine-tuned", dropped: "fine-tuning was no better", failed: "fine-tuning failed" };
+// The words of flow/classed.py.
+const PASSES = {
+  first: "first classes",
+  growth: "re-clustering",
+  model: "all particles once more, with the new model",
+  restart: "classifying what is stored",
+  changed: "classifying what was picked again",
+  box: "all particles once more, in another box",
+};
 
-/** What is under way, at least one line: [{text, share}], share 0..1 or null where there is none. */
+/** What is under way: [{text, share}], share 0..1 or null where there is none. */
 export function work({ state, have, need, pass, tuning }) {
   const found = [];
-  if (state === "waiting") found.push({ text: `waiting: ${fmt.count(have)} of ${fmt.count(need)} particles`, share: part(have, need) });
+  if (state === "waiting" && !pass) found.push({ text: `waiting: ${fmt.count(have)} of ${fmt.count(need)} particles`, share: part(have, need) });
   if (pass) found.push(line(PASSES[pass.why] ?? pass.why, pass));
   if (tuning) {
-    const word = TUNINGS[tuning.state] ?? `fine-tuning: ${tuning.state}`;
-    const { text, share } = line(word, tuning);
-    found.push({ text: tuning.text ? `${text}: ${tuning.text}` : text, share: tuning.state === "running" ? share : null });
+    const training = tuning.state === "training";
+    const { text, share } = training ? line("fine-tuning", tuning) : { text: "fine-tuning", share: null };
+    found.push({ text: tuning.text ? `${text}: ${tuning.text}` : text, share });
   }
-  if (!found.length) found.push({ text: state === "ready" ? "● classes follow the particles" : "–", share: null });
+  if (!found.length && state === "ready") found.push({ text: "● classes follow the particles", share: null });
   return found;
 }
 

@@ -110,8 +110,9 @@ class ClassPanel {
 
   tell() {
     const { state, error, events } = this.found;
-    this.failed.hidden = state !== "failed";
-    setText(this.failed, state === "failed" ? `▲ No classes are made: ${error || "the daemon's log says why"}` : "");
+    // One that is no failure: something that cannot be written, say, and is tried again.
+    this.failed.hidden = state !== "failed" && !error;
+    setText(this.failed, state === "failed" ? `▲ No classes are made: ${error || "the daemon's log says why"}` : `▲ ${error}`);
     const lines = work(this.found);
     rows(this.work, lines.length, () => el("li", {}, el("progress", { max: "1" }), el("span"))).forEach((node, i) => {
       const { share, text } = lines[i];
