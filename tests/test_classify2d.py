@@ -25,6 +25,7 @@ from beamsieve.models.classes2d.averages import turned
 from beamsieve.models.evaluate import cluster_scores
 from beamsieve.models.particles.candidates import Candidates
 from beamsieve.stream.__main__ import app
+from beamsieve.stream.commands.classify2d_run import darker
 from beamsieve.stream.commands.particle_stacks import stacks
 from beamsieve.stream.commands.stack_files import StackError
 from beamsieve.stream.sinks.picks.classes_file import read_classes
@@ -419,6 +420,12 @@ def test_an_interrupt_leaves_nothing_half_written(tmp_path: Path, bundle: Path) 
         process.stderr.read()
         assert process.wait(30) == 130
     assert list(out.iterdir()) == []
+
+
+def test_a_hollow_white_particle_is_not_taken_for_a_black_one() -> None:
+    away = np.hypot(*(np.mgrid[:EDGE, :EDGE] - EDGE // 2))
+    ring = np.exp(-((away - 15) ** 2) / 18).astype(np.float32)
+    assert darker(np.stack([ring, -ring])).tolist() == [False, True]
 
 
 # Reading

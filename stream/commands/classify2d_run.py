@@ -31,8 +31,9 @@ Floats = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
 CHUNK = 512
-#: Of a working image: what lies inside is the particle, what lies outside is not, in pixels from the middle.
-_INNER_PX, _OUTER_PX = 12, 28
+#: Of a working image: what lies inside is the particle, what lies outside is not, in pixels from the middle. The inner
+#: disc is as large as most particles, because hollow ones (apoferritin) are dark in the very middle.
+_INNER_PX, _OUTER_PX = 20, 28
 #: A share of images that chance does not make.
 _MOST = 0.65
 _FREE_BYTES = 256 << 20
@@ -136,21 +137,22 @@ def _store(count: int, out: Path) -> Iterator[Floats]:
 def _read(found: Stacks, images: Floats, invert: bool, told: Progress) -> tuple[npt.NDArray[np.bool_], float]:
     """Fill ``images``; which are good, and the share of those that are darker in the middle than at the rim."""
     good = np.zeros(len(images), np.bool_)
-    inner, outer = _regions()
-    darker, done = 0, 0
+    black, done = 0, 0
     for _, particles in found.chunks(CHUNK):
         some = slice(done, done + len(particles))
         made, good[some] = working(-particles if invert else particles)
         images[some] = made
-        darker += int((made[:, inner].mean(1) < made[:, outer].mean(1))[good[some]].sum())
+        black += int(darker(made)[good[some]].sum())
         done += len(particles)
         told("read", done, len(images))
-    return good, darker / max(1, int(good.sum()))
+    return good, black / max(1, int(good.sum()))
 
 
-def _regions() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def darker(images: Floats) -> npt.NDArray[np.bool_]:
+    """Which working images (n, 64, 64) are darker where the particle is than at the rim."""
     away = np.hypot(*(np.mgrid[:EDGE, :EDGE] - EDGE // 2))
-    return away < _INNER_PX, away > _OUTER_PX
+    found: npt.NDArray[np.bool_] = images[:, away < _INNER_PX].mean(1) < images[:, away > _OUTER_PX].mean(1)
+    return found
 
 
 def _remarks(found: Stacks, good: npt.NDArray[np.bool_], black: float, invert: bool) -> Iterator[str]:
