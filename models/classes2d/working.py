@@ -49,9 +49,9 @@ def _worked(boxes: npt.NDArray[Any], edge: int) -> tuple[Floats, Bools]:
     good: Bools = np.isfinite(exact).all((1, 2))
     exact[~good] = 0
     largest = np.abs(exact).max((1, 2))
-    good &= exact.std((1, 2)) > _ROUNDING * largest
-    # Halved while squares would overflow; the scale is taken out below.
-    exact /= np.where(good, largest, 1)[:, None, None]
+    # Largest 1, so that no square overflows or is lost; the scale is taken out below.
+    exact /= np.where(largest > 0, largest, 1)[:, None, None]
+    good &= exact.std((1, 2)) > _ROUNDING
     resized = scaled(exact - exact.mean((1, 2), keepdims=True), edge)
     spread = resized.std((1, 2))
     # What varied only at frequencies that are cut off has nothing left.
