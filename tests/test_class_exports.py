@@ -14,7 +14,7 @@ import pytest
 import starfile
 from beamsieve.models.particles.candidates import Candidates
 from beamsieve.stream.flow.frame import Frame, Key, Outcome, Result, RunEnd, RunStart
-from beamsieve.stream.sinks.picks import class_exports
+from beamsieve.stream.sinks.picks import class_sets
 from beamsieve.stream.sinks.picks.class_exports import GOOD, export_classes, labels_of
 from beamsieve.stream.sinks.picks.classes_file import (
     CLASS,
@@ -258,7 +258,7 @@ def test_a_disk_that_fails_leaves_the_earlier_set_as_it_was(tmp_path: Path, monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "classes")
 
-    monkeypatch.setattr(class_exports, "write_stack", full)
+    monkeypatch.setattr(class_sets, "write_stack", full)
     with pytest.raises(OSError, match="No space"):
         export_classes(tables(rows), rows, settings, places, 2)
     assert {path: path.read_bytes() for path in before} == before

@@ -18,12 +18,14 @@ from ...models.classes2d.working import EDGE
 from ..formats.cryosparc_classes import Aligned
 from ..formats.relion import Optics
 from ..formats.relion_classes import ClassifiedStack
-from ..sinks.picks.class_exports import ClassAverage, Labelled, write_cryosparc, write_relion, write_stack
+from ..sinks.picks.class_exports import Labelled
+from ..sinks.picks.class_sets import ClassAverage, write_cryosparc, write_relion, write_stack
 from ..sinks.picks.classes_file import CLASS, MICROGRAPH, PARTICLE, ClassTables, DenoisedBy, Table, write_classes
 from ..sinks.picks.files import write_whole
 from ..sinks.picks.places import RECORDS, Places
 from ..sinks.picks.settings import PickSettings, noted_settings
-from .particle_stacks import Part, Stacks
+from .particle_files import Part
+from .particle_stacks import Stacks
 
 Floats = npt.NDArray[np.float32]
 Rows2d = tuple[ClassifiedStack | None, Aligned | None]
