@@ -24,7 +24,8 @@ def taken(address: str, folder: Path) -> list[Path]:
         driver = chromium(Path(profile))
         try:
             driver.get(address)
-            _sign_in(driver)
+            if "#token=" in address:
+                _sign_in(driver)
             _until(driver, "return document.querySelectorAll('.class-tile').length > 0")
             found = [_picture(driver, folder / f"classes-{size[0]}.png", size) for size in SIZES]
             driver.execute_script("document.querySelector('.class-open').click()")
@@ -35,8 +36,10 @@ def taken(address: str, folder: Path) -> list[Path]:
 
 
 def _sign_in(driver: Any) -> None:
-    for field in driver.find_elements("css selector", "dialog[open] input[name=name]"):
-        field.send_keys(NAME, "\ue007")
+    field = "dialog[open] input[name=name]"
+    _until(driver, f"return document.querySelector('{field}') !== null")
+    driver.find_element("css selector", field).send_keys(NAME, "\ue007")
+    _until(driver, "return document.querySelector('dialog[open]') === null")
 
 
 def _picture(driver: Any, path: Path, size: tuple[int, int, bool]) -> Path:

@@ -2,7 +2,7 @@
 
 import { el, fmt, rows, setText } from "../dom.js";
 import { paintClass } from "./class_pictures.js";
-import { angstrom, markButtons, rate } from "./class_tile.js";
+import { angstrom, keys, markButtons, rate } from "./class_tile.js";
 
 const KEYS = { g: "good", b: "bad", u: "none" };
 const KINDS = ["class", "class-denoised"];
@@ -34,7 +34,7 @@ export class ClassMembers {
       el("header", {}, this.heading, this.facts, el("div", { class: "actions" }, this.buttons.root, this.ways, close)),
       el("div", { class: "class-averages" }, this.averages),
       this.note, this.list,
-      el("p", { class: "hint" }, el("kbd", { text: "←" }), " ", el("kbd", { text: "→" }), " other classes · ", el("kbd", { text: "g" }), " good · ", el("kbd", { text: "b" }), " bad · ", el("kbd", { text: "u" }), " unmarked · ", el("kbd", { text: "Esc" }), " closes"));
+      el("p", { class: "hint class-keys" }, keys(["←", "→"], "other classes"), keys(["g"], "good", "marking"), keys(["b"], "bad", "marking"), keys(["u"], "unmarked", "marking"), keys(["Esc"], "closes")));
     this.dialog.addEventListener("keydown", (event) => this.#key(event));
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
     this.dialog.addEventListener("close", () => changed());

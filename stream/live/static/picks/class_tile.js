@@ -78,6 +78,11 @@ export function markButtons(mark, marked) {
   return { root, all, update };
 }
 
+/** Keys and what they do, for a hint. */
+export function keys(names, text, name = "") {
+  return el("span", { class: name }, names.map((one) => [el("kbd", { text: one }), " "]), text);
+}
+
 /** What a class is, in words. */
 export function described({ id, count, share, resolution_a: resolution, mark }) {
   const words = [`Class ${id}: ${fmt.count(count)} particles`, fmt.percent(share)];

@@ -8,6 +8,7 @@ import { el, fmt, panel, rows, setText } from "../dom.js";
 import { ClassGrid } from "./class_grid.js";
 import { ClassMembers } from "./class_members.js";
 import { ClassPictures } from "./class_pictures.js";
+import { keys } from "./class_tile.js";
 import { facts, work } from "./class_words.js";
 
 const KINDS = { class: ["As recorded", "Averages of the particles as they were recorded"], "class-denoised": ["Denoised", "Averages of the denoised particles"] };
@@ -44,9 +45,8 @@ class ClassPanel {
     this.facts = el("p", { class: "class-line class-state" });
     this.events = el("ol", { class: "class-events", "aria-label": "What happened to the classes, newest first", tabindex: "0" });
     this.why = el("p", { class: "why" });
-    const key = (names, text, name = "") => el("span", { class: name }, names.map((one) => [el("kbd", { text: one }), " "]), text);
-    const marking = [["g", "good"], ["b", "bad"], ["u", "unmarked"]].map(([one, text]) => key([one], text, "marking"));
-    this.keys = el("p", { class: "hint class-keys", id: "classes-keys" }, key(["c"], "to the classes"), key(["←", "→", "↑", "↓"], "choose"), marking, key(["Enter"], "or a click: its particles"), el("span", { text: "The order holds while the mouse is here." }));
+    const marking = [["g", "good"], ["b", "bad"], ["u", "unmarked"]].map(([one, text]) => keys([one], text, "marking"));
+    this.keys = el("p", { class: "hint class-keys", id: "classes-keys" }, keys(["c"], "to the classes"), keys(["←", "→", "↑", "↓"], "choose"), marking, keys(["Enter"], "or a click: its particles"), el("span", { text: "The order holds while the mouse is here." }));
     // Of one height whatever goes on, or the tiles below would jump.
     const status = el("div", { class: "class-status" }, el("div", {}, this.work, this.facts), this.events);
     body.append(this.failed, status, this.why, this.grid.root, this.keys);
