@@ -34,7 +34,8 @@ class Options:
     published; ``clean``: images without noise, for all blocks. ``carry``: a block starts from the weights of the one
     before, not from nothing. ``weight``: errors count relative to the clean image's variance to this power: 0, as
     published, lets high SNRs weigh most, 1 would let low ones. ``rate`` of RMSprop, constant or with ``cosine``
-    falling to zero. ``dropout``: share. ``epochs``: of each block. ``reduced``: bfloat16 where torch allows it.
+    falling to zero. ``dropout``: share. ``epochs``: of each block; after them, ``joint`` of all blocks at once.
+    ``reduced``: bfloat16 where torch allows it.
 
     ``held``: validation images of each map and condition. ``threads``: of torch; 0: as it is set. ``stop_after``:
     epochs of all blocks together, for interruptions.
@@ -58,6 +59,7 @@ class Options:
     targets: str = "noisy"
     carry: bool = False
     weight: float = 0.0
+    joint: int = 0
     encoder: tuple[int, int, int] = ENCODER
     decoder: tuple[int, int, int] = DECODER
     kernel: int = KERNEL
@@ -82,8 +84,8 @@ class Options:
 
     @property
     def total_epochs(self) -> int:
-        """Epochs of all blocks together."""
-        return BLOCKS * self.epochs
+        """Epochs of all blocks, and those of all at once."""
+        return BLOCKS * self.epochs + self.joint
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -106,6 +108,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "targets": "clean",
         "carry": True,
         "weight": 0.5,
+        "joint": 8,
         "dropout": 0.0,
         "cosine": True,
     },
@@ -131,8 +134,9 @@ def make_options(out: Path, recipe: str = "general", **changes: Any) -> Options:
     for name, most in _SHARES.items():
         if not 0 <= getattr(options, name) <= most:
             raise ValueError(f"{name}: {getattr(options, name)} is not from 0 to {most:g}")
-    if options.orientations < 0 or options.held < 0:
-        raise ValueError(f"orientations {options.orientations}, held {options.held}: not below 0")
+    for name in ("orientations", "held", "joint"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"{name}: {getattr(options, name)} is below 0")
     if options.targets not in {"noisy", "clean"}:
         raise ValueError(f"targets: {options.targets!r} is not noisy or clean")
     return options

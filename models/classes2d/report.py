@@ -14,7 +14,7 @@ import torch
 
 from ..particles.maps import Volume
 from .bundles import write
-from .cdae import Cdae
+from .cdae import BLOCKS, Cdae
 from .recipes import Options
 from .simulator import Particles, particles
 from .working import EDGE, Floats
@@ -149,10 +149,14 @@ def _told(options: Options, history: Sequence[Mapping[str, float]]) -> dict[str,
         "snr_after_blocks": "4 and 6 times that of the start, then none",
         "method": "Lei and Yang, Frontiers in Genetics 11 (2021); widths of the layers are this project's",
         "optimiser": "RMSprop, mean squared error",
-        "last_loss": [row["loss"] for row in history if row["epoch"] == options.epochs],
+        "last_loss": [[_round(r["loss"]) for r in history if r["block"] == b][-1] for b in _blocks(history)],
         "minutes": _round(sum(row["seconds"] for row in history) / 60),
         "command": options.command,
     }
+
+
+def _blocks(history: Sequence[Mapping[str, float]]) -> list[float]:
+    return sorted({row["block"] for row in history})
 
 
 def _round(value: float) -> float:
@@ -168,11 +172,18 @@ def draw_curves(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Loss of each block and gain on the validation maps against epochs. Raises ``OSError``."""
     figure = _figure(9, 4)
     left, right = figure.subplots(1, 2)
-    for block in sorted({row["block"] for row in history}):
+    for block in _blocks(history):
         some = [row for row in history if row["block"] == block]
         epochs = [row["epoch"] for row in some]
-        left.plot(epochs, [row["loss"] for row in some], ".-", label=f"block {block:.0f}")
-        right.plot(epochs, [row["gain_db"] for row in some], ".-", label=f"blocks 1 to {block:.0f}")
+        left.plot(
+            epochs, [row["loss"] for row in some], ".-", label=f"block {block:.0f}" if block <= BLOCKS else "all blocks"
+        )
+        right.plot(
+            epochs,
+            [row["gain_db"] for row in some],
+            ".-",
+            label=f"blocks 1 to {block:.0f}" if block <= BLOCKS else "all blocks",
+        )
     left.set(xlabel="epoch", ylabel="mean squared error of training", yscale="log")
     right.set(xlabel="epoch", ylabel="PSNR gained on validation maps (dB)")
     for axes in (left, right):

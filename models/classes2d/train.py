@@ -3,8 +3,9 @@
 Lei and Yang (2021), section 3.2: each block learns to make of images at one signal-to-noise ratio those at the next,
 by RMSprop and the mean squared error. ``paper`` trains the blocks apart from each other on simulated pairs of four
 views of one protein. ``general`` trains them one by one, each on what those before it leave, on many views of many
-proteins at many signal-to-noise ratios. A killed run goes on with ``resume`` and ends with the same weights to
-rounding.
+proteins at many signal-to-noise ratios, and then all at once: a block cannot bring back what the one before left out,
+and one that was trained to give the best image by itself leaves out much. A killed run goes on with ``resume`` and ends
+with the same weights to rounding.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ from torch import Tensor
 from ..lanes import open_lane
 from ..particles.maps import Volume
 from ..progress import Lines
-from .cdae import Cdae
+from .cdae import BLOCKS, Cdae
 from .pairs import Batch, Pool
 from .recipes import Options, Progress, make_options
 from .report import Held, finish
 from .working import Floats
+
+JOINT_RATE = 0.5
+"""Of the learning rate, where all blocks learn at once."""
+SHARES = (0.2, 0.2, 1.0)
+"""What the error after each block counts there."""
 
 __all__ = ["Options", "Trainer", "make_options", "train"]
 
@@ -44,11 +50,14 @@ class Trainer:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Block and epoch, both from 0, that come next."""
-        return divmod(len(self.history), self.options.epochs)
+        """Block and epoch, both from 0, that come next; block 3 stands for all at once."""
+        alone = BLOCKS * self.options.epochs
+        seen = len(self.history)
+        return divmod(seen, self.options.epochs) if seen < alone else (BLOCKS, seen - alone)
 
     def _optimiser(self, block: int) -> torch.optim.RMSprop:
-        return torch.optim.RMSprop(self.net.blocks[block].parameters(), lr=self.options.rate)
+        trained = self.net.blocks[block] if block < BLOCKS else self.net
+        return torch.optim.RMSprop(trained.parameters(), lr=self.options.rate)
 
     def finish_epoch(self) -> dict[str, float]:
         """Train one epoch of the block whose turn it is, and see how the cascade does so far on what is held back."""
@@ -56,14 +65,14 @@ class Trainer:
         block, epoch = self.place
         if epoch == 0:
             self.optimiser = self._optimiser(block)
-            if block and self.options.carry:
+            if 0 < block < BLOCKS and self.options.carry:
                 self.net.blocks[block].load_state_dict(self.net.blocks[block - 1].state_dict())
         loss = self._epoch(block, epoch)
         row = {
             "block": block + 1,
             "epoch": epoch + 1,
             "loss": loss,
-            "gain_db": self.held.gain_db(self.net, block + 1),
+            "gain_db": self.held.gain_db(self.net, min(block + 1, BLOCKS)),
             "seconds": time.monotonic() - started,
         }
         self.history.append(row)
@@ -76,30 +85,46 @@ class Trainer:
         total, steps = 0.0, math.ceil(len(self.pool) / o.batch)
         for step, batch in enumerate(self.pool.batches(block, epoch)):
             for group in self.optimiser.param_groups:
-                group["lr"] = self._rate(epoch + step / steps)
+                group["lr"] = self._rate(block, epoch + step / steps)
             total += self._step(block, batch) * len(batch.start)
         return total / len(self.pool)
 
-    def _rate(self, at: float) -> float:
+    def _rate(self, block: int, at: float) -> float:
         """Constant, or half a cosine to zero after a short rise; ``at`` in epochs."""
         o = self.options
-        return o.rate * min(1.0, 0.05 + 2 * at) * 0.5 * (1 + math.cos(math.pi * at / o.epochs)) if o.cosine else o.rate
+        rate = o.rate if block < BLOCKS else JOINT_RATE * o.rate
+        epochs = o.epochs if block < BLOCKS else o.joint
+        return rate * min(1.0, 0.05 + 2 * at) * 0.5 * (1 + math.cos(math.pi * at / epochs)) if o.cosine else rate
 
     def _step(self, block: int, batch: Batch) -> float:
         o = self.options
         after = self._there(batch.after if o.targets == "noisy" else batch.clean)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=o.reduced):
-            before = self._there(batch.before) if o.together else self._through(block, self._there(batch.start))
-            self.net.blocks[block].train()
-            answer = self.net.blocks[block](before)
-        wrong = (answer.float() - after).square().mean((1, 2, 3))
+            answers = self._answers(block, batch)
+        wrong = sum(
+            share * (answer.float() - after).square().mean((1, 2, 3))
+            for answer, share in zip(answers, SHARES[-len(answers) :], strict=True)
+        )
+        assert isinstance(wrong, Tensor)
         if o.weight:
             wrong = wrong / self._there(batch.clean).var((1, 2, 3)) ** o.weight
-        loss: Tensor = wrong.mean()
+        loss = wrong.mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         return float(loss.detach())
+
+    def _answers(self, block: int, batch: Batch) -> list[Tensor]:
+        """Of the block at work; or of all, each of which should be better than the one before."""
+        if block < BLOCKS:
+            alone = self.options.together
+            before = self._there(batch.before) if alone else self._through(block, self._there(batch.start))
+            return [self.net.blocks[block].train()(before)]
+        images, answers = self._there(batch.start), []
+        for one in self.net.train().blocks:
+            images = one(images)
+            answers.append(images)
+        return answers
 
     @torch.no_grad()
     def _through(self, block: int, images: Tensor) -> Tensor:
@@ -168,6 +193,7 @@ def train(
             return None
         row = trainer.finish_epoch()
         trainer.save(checkpoint)
-        told = f"block {row['block']:.0f}, loss {row['loss']:.4f}, {row['gain_db']:.2f} dB better than noisy"
+        which = f"block {row['block']:.0f}" if row["block"] <= BLOCKS else "all blocks"
+        told = f"{which}, loss {row['loss']:.4f}, {row['gain_db']:.2f} dB better than noisy"
         progress(f"train: {told}", len(trainer.history), options.total_epochs)
     return finish(trainer.net.cpu(), options, trainer.history, trainer.held)

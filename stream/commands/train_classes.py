@@ -39,6 +39,7 @@ def classes2d(
     ] = None,
     targets: Annotated[str | None, typer.Option(help="noisy: of the next SNR; clean: for all blocks")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="of each block. Default: 20")] = None,
+    joint: Annotated[int | None, typer.Option(min=0, help="then, of all blocks at once. Default: the recipe's")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="images per step")] = None,
     rate: Annotated[float | None, typer.Option(help="learning rate of RMSprop")] = None,
     dropout: Annotated[float | None, typer.Option(help="share, 0 to 0.95. Default: the recipe's")] = None,
