@@ -314,6 +314,7 @@ def test_pictures_that_change_all_the_time_are_fetched_a_few_a_second(gallery: G
 def test_members_as_recorded_and_denoised(gallery: Gallery) -> None:
     gallery.press("c", Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ENTER)
     gallery.until(lambda: len(gallery.all(".class-members li")) == 16, "sixteen members")
+    assert gallery.script("return document.activeElement.textContent") == "Close", "Enter once more marks nothing"
     assert gallery.text(".class-dialog h2") == "Class 3"
     assert "967 particles" in gallery.text(".class-dialog header")
     newest = gallery.levers.now.classes[2].members[-1]

@@ -23,7 +23,8 @@ export class ClassMembers {
     this.buttons = markButtons(() => this.item?.mark, (word) => marked(this.id, word));
     const button = (text, label, step) => el("button", { type: "button", class: "small", title: label, "aria-label": label, text, onclick: () => this.go(step) });
     this.ways = [button("←", "The class before", -1), button("→", "The next class", 1)];
-    const close = el("button", { type: "button", class: "small close", text: "Close", onclick: () => this.dialog.close() });
+    // The focus begins here: Enter pressed once more must mark nothing.
+    const close = el("button", { type: "button", class: "small close", autofocus: true, text: "Close", onclick: () => this.dialog.close() });
     this.averages = ["average of the particles as recorded", "average of the denoised particles"].map((text) => {
       const canvas = el("canvas", { width: "64", height: "64", role: "img", "aria-label": text });
       return el("figure", {}, canvas, el("figcaption", { text }));
