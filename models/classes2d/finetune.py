@@ -8,6 +8,7 @@ bundle that it starts from is read and never written.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +21,8 @@ from ..bundle import Bundle
 from ..progress import Lines
 from .bundles import write
 from .neighbours import Floats
-from .tuner import Progress, Stopped, TuneOptions, Tuner
+from .tuner import Progress, Stopped, Tuner
+from .tuning_options import TuneOptions
 from .tuning_report import write_report
 
 __all__ = ["CHECKPOINT", "LEAST", "REPORT", "TuneOptions", "Tuned", "finetune"]
@@ -53,8 +55,11 @@ class Tuned:
     history: tuple[Mapping[str, float], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, the path as text."""
-        return {**asdict(self), "path": None if self.path is None else str(self.path), "history": list(self.history)}
+        """Plain values, the path as text; numbers of a training that diverged are None."""
+        told = {**asdict(self), "path": None if self.path is None else str(self.path)}
+        told["after"], told["error"] = _plain(self.after), _plain(self.error)
+        told["history"] = [{name: _plain(value) for name, value in row.items()} for row in self.history]
+        return told
 
 
 def finetune(
@@ -93,6 +98,10 @@ def finetune(
         return None
 
 
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def _never() -> bool:
     return False
 
@@ -107,7 +116,7 @@ def _check(bundle: Bundle, images: Floats) -> None:
 
 def _train(tuner: Tuner, checkpoint: Path, progress: Progress) -> None:
     of = len(tuner.net.blocks) * tuner.options.epochs
-    while not tuner.done:
+    while not (tuner.done or tuner.diverged):
         row = tuner.finish_epoch()
         tuner.save(checkpoint)
         score = f", score {row['score']:.4f} ({tuner.before.mean():.4f} before)" if "score" in row else ""
@@ -130,7 +139,8 @@ def _finish(tuner: Tuner, began: float) -> Tuned:
         base_sha256=tuner.bundle.card.sha256,
         history=tuple(tuner.history),
     )
-    if change.better or o.anyway:
+    # Weights that are no numbers are of use to nobody.
+    if (change.better or o.anyway) and not tuner.diverged:
         tuned = Tuned(**{**_fields(tuned), "path": _write_bundle(tuner, tuned)})
     write_report(o.out, tuner, tuned.to_json(), o.out / REPORT)
     return tuned

@@ -55,7 +55,8 @@ def standardised(images: npt.ArrayLike) -> Floats:
     rows = rows.reshape(len(rows), -1)
     rows = rows - rows.mean(1, keepdims=True)
     length = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-12)
+    unit: Floats = np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-12)
+    return unit
 
 
 def lowpassed(images: npt.ArrayLike, edge: int = 24) -> Floats:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ from torch.nn import functional
 from ..bundle import Bundle
 from ..lanes import open_lane
 from .bundles import network
+from .cdae import Cdae
 from .neighbours import Floats, find, means
+from .tuning_options import TuneOptions, trained_dropout
 from .tuning_score import Change, Split, compare_scores, references, scores, split
 
 Progress = Callable[[str, int, int], None]
@@ -31,55 +32,6 @@ _AT_ONCE = 128
 
 class Stopped(Exception):
     """Told to stop; the checkpoint holds everything up to the last finished epoch."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuneOptions:
-    """How to fine-tune. ``out``: folder of checkpoint, bundle, pictures.
-
-    ``name``: of the new bundle; empty: the old one's with ``-tuned``. ``k``: neighbours in a mean. ``epochs``: of each
-    block. ``aligned``: compare and average images at their best in-plane angle and centre. ``batch``: images per step.
-    ``rate``: RMSprop's. ``dropout``: probability. ``validation``: share of the images held out. ``resume``: go on from
-    the checkpoint in ``out``. ``anyway``: write the bundle also where it is not better. ``source``: in words, what the
-    images are. ``command``: goes into the card. Raises ``ValueError`` for numbers that cannot be.
-    """
-
-    out: Path
-    name: str = ""
-    k: int = 30
-    epochs: int = 20
-    aligned: bool = True
-    batch: int = 64
-    rate: float = 1e-4
-    dropout: float = 0.5
-    validation: float = 0.2
-    seed: int = 1
-    device: str = "cpu"
-    threads: int | None = None
-    resume: bool = False
-    anyway: bool = False
-    source: str = ""
-    command: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        rules = {
-            f"k: {self.k} neighbours; give 2 or more": self.k >= 2,
-            f"epochs: {self.epochs}; give 1 or more": self.epochs >= 1,
-            f"batch: {self.batch}; give 1 or more": self.batch >= 1,
-            f"rate: {self.rate:g}; give a number above 0 and up to 0.1": 0 < self.rate <= 0.1,
-            f"dropout: {self.dropout:g}; give a probability from 0 to 0.9": 0 <= self.dropout <= 0.9,
-            f"validation: {self.validation:g}; give a share from 0.05 to 0.5": 0.05 <= self.validation <= 0.5,
-            f"seed: {self.seed}; give 0 or more": self.seed >= 0,
-        }
-        wrong = [text for text, right in rules.items() if not right]
-        if wrong:
-            raise ValueError("; ".join(wrong))
-
-    def identity(self) -> dict[str, Any]:
-        """What must be the same in a run that goes on."""
-        free = {"out", "name", "device", "threads", "resume", "anyway", "source", "command"}
-        return {name: value for name, value in asdict(self).items() if name not in free}
 
 
 class Tuner:
@@ -94,7 +46,9 @@ class Tuner:
         self.bundle, self.images, self.options = bundle, images, options
         self._progress, self._stop = progress, stop
         self.device = open_lane(options.device)[0]
-        self.net = network(bundle, dropout=options.dropout).to(self.device)
+        self.dropout = trained_dropout(bundle) if options.dropout is None else options.dropout
+        self.base = network(bundle).to(self.device).eval()
+        self.net = network(bundle, dropout=self.dropout).to(self.device)
         self.parts: Split = split(len(images), options.validation, options.seed)
         self.block, self.epoch = 0, 0
         self.history: list[dict[str, float]] = []
@@ -107,7 +61,8 @@ class Tuner:
 
     def prepare(self) -> None:
         """Denoise everything with the model as it is, and choose the references that both models are scored with."""
-        start = self.run(self.images, range(len(self.net.blocks)), "denoise")
+        # Not of self.net, which may have been tuned by the run that this one goes on from.
+        start = self.run(self.images, range(len(self.net.blocks)), "denoise", self.base)
         self.wanted = references(
             self.images, start, self.parts, self.options.k, aligned=self.options.aligned, each=self.tell("references")
         )
@@ -125,15 +80,15 @@ class Tuner:
         return told
 
     @torch.inference_mode()
-    def run(self, images: Floats, blocks: range, what: str) -> Floats:
-        """Outputs float32 (n, s, s) of some blocks in a row, in evaluation mode."""
-        self.net.eval()
+    def run(self, images: Floats, blocks: range, what: str, net: Cdae | None = None) -> Floats:
+        """Outputs float32 (n, s, s) of some blocks in a row, in evaluation mode: as they are now, or of ``net``."""
+        net = (net or self.net).eval()
         out = np.empty_like(images)
         told = self.tell(what)
         for first in range(0, len(images), _AT_ONCE):
             x = torch.from_numpy(images[first : first + _AT_ONCE]).to(self.device)[:, None]
             for block in blocks:
-                x = self.net.blocks[block](x)
+                x = net.blocks[block](x)
             out[first : first + _AT_ONCE] = x[:, 0].float().cpu().numpy()
             told(min(len(images), first + _AT_ONCE), len(images))
         return out
@@ -147,24 +102,21 @@ class Tuner:
             return self._data
         o, parts, name = self.options, self.parts, f"block {self.block + 1}"
         inputs = self.run(self.images, range(self.block), f"{name}, input") if self.block else self.images
-        outputs = self._untuned(inputs, f"{name}, output")
+        outputs = self.run(inputs, range(self.block, self.block + 1), f"{name}, output", self.base)
         ours = outputs[parts.training]
+        averaged = ours if o.target == "outputs" else self.images[parts.training]
         targets = np.empty_like(outputs)
         found = find(ours, o.k, aligned=o.aligned, each=self.tell(f"{name}, neighbours"))
-        targets[parts.training] = means(ours, found, each=self.tell(f"{name}, means"))
+        targets[parts.training] = means(averaged, found, each=self.tell(f"{name}, means"))
         found = find(outputs[parts.held], o.k, among=ours, aligned=o.aligned, each=self.tell(f"{name}, held out"))
-        targets[parts.held] = means(ours, found)
+        targets[parts.held] = means(averaged, found)
         self._data = inputs, targets
         return self._data
 
-    def _untuned(self, inputs: Floats, what: str) -> Floats:
-        """Outputs of this block as the bundle has it, though some of its epochs may be behind."""
-        tuned = self.net
-        self.net = network(self.bundle).to(self.device)
-        try:
-            return self.run(inputs, range(self.block, self.block + 1), what)
-        finally:
-            self.net = tuned
+    @property
+    def diverged(self) -> bool:
+        """Whether the last epoch left numbers that are none; no further epoch mends that."""
+        return bool(self.history) and not np.isfinite(self.history[-1]["loss"])
 
     def finish_epoch(self) -> dict[str, float]:
         """Train one epoch of the block whose turn it is; its random numbers come from the seed, block and epoch."""

@@ -47,23 +47,31 @@ def draw_particles(path: Path, tuner: Tuner, result: Mapping[str, Any]) -> None:
         "after": tuner.denoised()[some],
     }
     figure = _figure(1.0 * len(some) + 1.4, 1.06 * len(rows) + 0.4)
-    axes = figure.subplots(len(rows), len(some), squeeze=False)
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
-        _draw_row(line, name, images)
+    for axes, (name, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
+        axes.imshow(_strip(images), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     figure.suptitle(
-        f"{result['base']}: share of differences explained {result['before']:.3f} before, {result['after']:.3f} after "
-        f"(± {result['error']:.3f}) on {count} held-out particles",
+        f"{result['base']}: share of differences explained {result['before']:.3f}, now {_said(result['after'])} "
+        f"(± {_said(result['error'])}) on {count} held-out particles",
         fontsize=9,
     )
     figure.savefig(path, dpi=110)
 
 
-def _draw_row(line: Any, name: str, images: Floats) -> None:
-    for axes, image in zip(line, images, strict=True):
+def _said(value: float | None) -> str:
+    return "no number" if value is None else f"{value:.3f}"
+
+
+def _strip(images: Floats) -> Floats:
+    """Images (n, s, s) side by side, each between its own darkest and brightest pixels, a white line between them."""
+    parts = []
+    for image in np.nan_to_num(images):
         low, high = np.percentile(image, _PERCENT)
-        axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-9), interpolation="nearest")
-        axes.set(xticks=[], yticks=[])
-    line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        grey = np.clip((image - low) / (high - low if high > low else 1.0), 0, 1)
+        parts.append(np.pad(grey, ((0, 0), (0, 1)), constant_values=1.0))
+    strip: Floats = np.concatenate(parts, axis=1)[:, :-1]
+    return strip
 
 
 def draw_losses(path: Path, history: Sequence[Mapping[str, float]]) -> None:
@@ -73,7 +81,8 @@ def draw_losses(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     for axes, block in zip(figure.subplots(1, len(blocks), squeeze=False)[0], blocks, strict=True):
         rows = [row for row in history if row["block"] == block]
         for name, label, style in (("loss", "trained on", "o-"), ("validation_loss", "held out", "s--")):
-            axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], style, ms=3, label=label)
+            known = [row for row in rows if row[name] is not None]
+            axes.plot([row["epoch"] for row in known], [row[name] for row in known], style, ms=3, label=label)
         axes.set(xlabel="epoch", title=f"block {block}", yscale="log")
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize=8)
