@@ -30,7 +30,7 @@ def cascade(seed: int = 1, **changes: Any) -> Cdae:
     with torch.no_grad():
         for block in net.blocks:
             assert isinstance(block, Block)
-            block.layers[-1].weight.mul_(20)  # type: ignore[operator, union-attr]
+            block.layers[-1].weight.mul_(20)  # type: ignore[operator]
     return net.eval()
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -154,7 +155,7 @@ class Trainer:
         try:
             state = torch.load(path, weights_only=True)
             old, new = json.loads(state["identity"]), self.options.identity()
-        except (RuntimeError, KeyError, EOFError, ValueError) as error:
+        except (RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
             said = str(error).splitlines()[0][:120]
             raise ValueError(f"{path}: is no checkpoint of this training ({said}); use another --out") from None
         if old != new:

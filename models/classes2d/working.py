@@ -46,16 +46,16 @@ def working(particles: npt.NDArray[Any], edge: int = EDGE) -> tuple[Floats, Bool
 def _worked(boxes: npt.NDArray[Any], edge: int) -> tuple[Floats, Bools]:
     # Double precision, so that a small contrast on a high background (raw counts) is not lost.
     exact = boxes.astype(np.float64)
-    good: Bools = np.isfinite(exact).all((1, 2))
+    good = np.asarray(np.isfinite(exact).all((1, 2)))
     exact[~good] = 0
     largest = np.abs(exact).max((1, 2))
     # Largest 1, so that no square overflows or is lost; the scale is taken out below.
     exact /= np.where(largest > 0, largest, 1)[:, None, None]
-    good &= exact.std((1, 2)) > _ROUNDING
+    good = good & (exact.std((1, 2)) > _ROUNDING)
     resized = scaled(exact - exact.mean((1, 2), keepdims=True), edge)
     spread = resized.std((1, 2))
     # What varied only at frequencies that are cut off has nothing left.
-    good &= spread > _ROUNDING
+    good = good & (spread > _ROUNDING)
     resized -= resized.mean((1, 2), keepdims=True)
     resized /= np.where(good, spread, 1)[:, None, None]
     resized[~good] = 0
