@@ -225,6 +225,8 @@ def prometheus(daemons: Both) -> Iterator[Prometheus]:
         server.wait("changes(beamsieve_threshold[1m]) > 0")
         server.wait('rate(beamsieve_source_events_total{kind="missing"}[1m]) > 0')
         server.wait("rate(beamsieve_shadow_frames_total[1m]) > 0")
+        server.wait('beamsieve_class_resolution_angstrom{which="median"} > 0')
+        server.wait("beamsieve:pick_to_class_seconds:p50_10m > 0")
         server.wait_for_scrapes(4)
         yield server
 
@@ -319,7 +321,7 @@ def test_what_is_counted_within_a_step_is_counted_once(prometheus: Prometheus, d
         return {sample.labels["what"]: sample.value for sample in found}
 
     # The counters were not there ten minutes ago: `increase` would say 0, or a fraction.
-    assert changed("10m") == {"threshold": 1, "run": 1, "candidate": 1, "pause": 0, "model": 0}
+    assert changed("10m") == {"threshold": 1, "run": 1, "candidate": 1, "pause": 0, "model": 0, "class": 0}
     prometheus.wait(f'beamsieve_changes_total{{what="candidate", instance="{values["daemon"]}"}} offset 1s == 1')
     assert set(changed("1s").values()) == {0}
 

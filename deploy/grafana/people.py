@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .panels import (
+    BLUE,
     GREEN,
     GREY,
     ORANGE,
@@ -29,7 +30,7 @@ def changes() -> Panel:
         decimals=0,
         bars=True,
         stacked=True,
-        colours={"threshold": ORANGE, "pause": YELLOW, "run": SKY, "model": PURPLE, "candidate": GREEN},
+        colours={"threshold": ORANGE, "pause": YELLOW, "run": SKY, "model": PURPLE, "candidate": GREEN, "class": BLUE},
     )
 
 
