@@ -14,6 +14,8 @@ from .particles.scores import Estimate
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
 Flags = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
+Pairs = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def strictest_needed(scores: Floats, positive: Flags, limit: float, least: float
     return 1.0
 
 
-def psnr(images: Floats, truth: Floats) -> npt.NDArray[np.float64]:
+def psnr(images: Floats, truth: Floats) -> Doubles:
     """Peak signal-to-noise ratio in dB of each image, both scaled to 0..1 by their own least and greatest value.
 
     ``images``, ``truth``: (n, ny, nx), any real dtype. The peak is 1, so a value is -10 log10 of the mean square
@@ -109,7 +111,7 @@ def psnr(images: Floats, truth: Floats) -> npt.NDArray[np.float64]:
     return _decibel(((_unit(shown) - _unit(true)) ** 2).mean(1))
 
 
-def psnr_fit(images: Floats, truth: Floats) -> npt.NDArray[np.float64]:
+def psnr_fit(images: Floats, truth: Floats) -> Doubles:
     """Peak signal-to-noise ratio in dB of each image after the gain (0 or more) and offset that fit the truth best.
 
     An image of an electron microscope has no absolute scale, so that a method must not win by a good guess of it; a
@@ -125,21 +127,21 @@ def psnr_fit(images: Floats, truth: Floats) -> npt.NDArray[np.float64]:
     return _decibel(error / np.where(peak > 0, peak, 1) ** 2)
 
 
-def _pairs(images: Floats, truth: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _pairs(images: Floats, truth: Floats) -> tuple[Doubles, Doubles]:
     shown, true = np.asarray(images, np.float64), np.asarray(truth, np.float64)
     if shown.ndim != 3 or shown.shape != true.shape:
         raise ValueError(f"images of shape {shown.shape}, truth of {true.shape}: both must be the same (n, ny, nx)")
     return shown.reshape(len(shown), -1), true.reshape(len(true), -1)
 
 
-def _unit(flat: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _unit(flat: Doubles) -> Doubles:
     low, span = flat.min(1, keepdims=True), np.ptp(flat, axis=1, keepdims=True)
-    scaled: npt.NDArray[np.float64] = (flat - low) / np.where(span > 0, span, 1)
+    scaled: Doubles = (flat - low) / np.where(span > 0, span, 1)
     return scaled
 
 
-def _decibel(error: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    found: npt.NDArray[np.float64] = -10 * np.log10(np.maximum(error, 1e-10))
+def _decibel(error: Doubles) -> Doubles:
+    found: Doubles = -10 * np.log10(np.maximum(error, 1e-10))
     return found
 
 
@@ -187,8 +189,10 @@ def cluster_scores(labels: Ints, clusters: Ints, resamples: int = 1000, seed: in
     table = counted(labels, clusters)
     n = len(labels)
     drawn = np.random.default_rng(seed).multinomial(n, table.ravel() / n, size=resamples).reshape(-1, *table.shape)
-    value = _of_tables(table[None])[0]
-    low, high = np.quantile(_of_tables(drawn), (0.025, 0.975), axis=0) if resamples else np.full((2, 6), np.nan)
+    # Matched once: the best matching of each drawn table would make chance look better than it is.
+    pairs = matched(table)
+    value = _of_tables(table[None], pairs)[0]
+    low, high = np.quantile(_of_tables(drawn, pairs), (0.025, 0.975), axis=0) if resamples else np.full((2, 6), np.nan)
     return ClusterScores(*(Estimate(*map(float, three)) for three in zip(value, low, high, strict=True)))
 
 
@@ -201,16 +205,16 @@ def counted(labels: Ints, clusters: Ints) -> npt.NDArray[np.int64]:
     return table
 
 
-def matched(table: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def matched(table: npt.NDArray[np.int64]) -> Pairs:
     """Rows and columns of counts (classes, clusters) that belong together: one-to-one, as many counted as possible."""
     rows, columns = linear_sum_assignment(table, maximize=True)
     return rows, columns
 
 
-def _of_tables(tables: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """The six scores, float64 (tables, 6), of counts (tables, classes, clusters)."""
+def _of_tables(tables: npt.NDArray[np.int64], match: Pairs) -> Doubles:
+    """The six scores, float64 (tables, 6), of counts (tables, classes, clusters), of which these belong together."""
     by_class, by_cluster = tables.sum(2), tables.sum(1)
-    matches = np.array([_of_match(t, c, k) for t, c, k in zip(tables, by_class, by_cluster, strict=True)])
+    matches = _of_match(tables, by_class, by_cluster, match)
     n = by_class.sum(1)
     pairs = _pairs_in(tables).sum(1)
     chance = _pairs_in(by_class) * _pairs_in(by_cluster) / np.maximum(n * (n - 1) / 2, 1)
@@ -222,22 +226,21 @@ def _of_tables(tables: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return np.column_stack([matches, rand, homogeneity, tables.max(1).sum(1) / n])
 
 
-def _pairs_in(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    found: npt.NDArray[np.float64] = (counts * (counts - 1) / 2).sum(-1)
+def _pairs_in(counts: npt.NDArray[np.int64]) -> Doubles:
+    found: Doubles = (counts * (counts - 1) / 2).sum(-1)
     return found
 
 
-def _entropy(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _entropy(counts: npt.NDArray[np.int64]) -> Doubles:
     share = counts / counts.sum(1, keepdims=True)
     return -np.asarray((share * np.log(np.where(share > 0, share, 1))).sum(1), np.float64)
 
 
-def _of_match(table: npt.NDArray[np.int64], by_class: Ints, by_cluster: Ints) -> tuple[float, float, float]:
-    rows, columns = matched(table)
-    right = table[rows, columns]
+def _of_match(tables: npt.NDArray[np.int64], by_class: Ints, by_cluster: Ints, match: Pairs) -> Doubles:
+    """F1, precision and recall, float64 (tables, 3)."""
+    rows, columns = match
+    right, true, found = tables[:, rows, columns], by_class[:, rows], by_cluster[:, columns]
     # A class that no image was drawn of has no scores, and is left out of the mean.
-    classes = max(1, int((by_class > 0).sum()))
-    precision = right / np.maximum(by_cluster[columns], 1)
-    recall = right / np.maximum(by_class[rows], 1)
-    f1 = 2 * right / np.maximum(by_cluster[columns] + by_class[rows], 1)
-    return float(f1.sum()) / classes, float(precision.sum()) / classes, float(recall.sum()) / classes
+    classes = np.maximum((by_class > 0).sum(1), 1)
+    parts = (2 * right / np.maximum(found + true, 1), right / np.maximum(found, 1), right / np.maximum(true, 1))
+    return np.column_stack([part.sum(1) / classes for part in parts])

@@ -13,8 +13,8 @@ from beamsieve.models.classes2d.bm3d import Bm3d, Groups, bm3d, bm3d_all, haar, 
 from beamsieve.models.classes2d.bundles import write
 from beamsieve.models.classes2d.cdae import Block, Cdae
 from beamsieve.models.classes2d.simulator import particles
-from beamsieve.models.classes2d.study import Study, StudyOptions
-from beamsieve.models.classes2d.study_methods import Methods, ratios_of
+from beamsieve.models.classes2d.study import Study
+from beamsieve.models.classes2d.study_methods import Methods, StudyOptions, ratios_of
 from beamsieve.models.classes2d.study_report import draw_panel, markdown, verdicts
 from beamsieve.models.evaluate import psnr_fit
 from beamsieve.models.particles.maps import load_map
@@ -29,7 +29,8 @@ def decibel(image: Any, truth: Any) -> float:
 @pytest.fixture(scope="module")
 def photograph() -> tuple[Any, Any]:
     """A part of a photograph, 0..255, and the same with noise of standard deviation 25."""
-    truth = (255 * color.rgb2gray(data.astronaut())[:128, 150:278]).astype(np.float32)
+    picture: Any = data.astronaut()  # type: ignore[no-untyped-call]
+    truth = (255 * color.rgb2gray(picture)[:128, 150:278]).astype(np.float32)
     noise = np.random.default_rng(0).normal(0, 25, truth.shape).astype(np.float32)
     return truth, truth + noise
 
@@ -184,7 +185,7 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("bundle"), "tiny", Cdae((2, 2, 2), (2, 2, 2)), training={}, scores={})
 
 
-TINY = {"images": 52, "epochs": 1, "tune_on": 200, "scored": 8, "validation": 4}
+TINY: Any = {"images": 52, "epochs": 1, "tune_on": 200, "scored": 8, "validation": 4}
 
 
 @pytest.fixture(scope="module")

@@ -94,6 +94,13 @@ def test_intervals_of_cluster_scores_are_those_of_drawing_images() -> None:
     assert (found.low, found.high) == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=0.03)
 
 
+def test_clusters_by_chance_lie_within_their_own_interval() -> None:
+    chance = np.random.default_rng(1)
+    found = cluster_scores(chance.integers(0, 10, 300), chance.integers(0, 10, 300))
+    for one in (found.f1, found.precision, found.recall):
+        assert one.low < one.value < one.high
+
+
 def test_the_names_of_clusters_do_not_matter() -> None:
     labels, clusters = labelled()
     assert cluster_scores(labels, clusters) == cluster_scores(labels + 7, clusters)

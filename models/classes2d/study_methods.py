@@ -89,7 +89,7 @@ class Methods:
         o, began = self.options, time.monotonic()
         ratios: Row = {}
         clusters: Row = {}
-        shown: dict[str, Floats] = {"truth": p.clean[: min(8, 2 * o.orientations)]}
+        shown: dict[str, Floats] = {"truth": p.clean[: min(8, 2 * o.orientations, o.scored)]}
         notes: Row = {}
         for method, found, seconds in self._denoised(name, p, notes):
             ratios[method] = {**ratios_of(found[: o.scored], p.clean[: o.scored]), "seconds": seconds}
@@ -150,10 +150,10 @@ class Methods:
             source=f"{name}, simulated",
         )
         made = finetune(bundle, images, options, self.progress)
-        assert made is not None
-        assert made.path is not None
-        told = {"before": made.before, "after": made.after, "error": made.error, "better": made.better}
-        return told, load_bundle(made.path)
+        assert made is not None, "nobody told it to stop"
+        told = {name: made.to_json()[name] for name in ("before", "after", "error", "better")}
+        # A training that diverged leaves nothing behind.
+        return told, load_bundle(made.path) if made.path else bundle
 
     def _clusters(self, name: str, images: Floats, orientation: Ints) -> Row:
         """Scores of k-means, and of Ward's for the raw images and the cascades', on images of known orientation."""

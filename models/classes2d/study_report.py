@@ -14,6 +14,7 @@ from ..particles.report import stretched
 from .study_methods import Row
 
 UNTUNED = ", not tuned"
+_GAP = 3
 _SINGLE = ("DAE", "DAE, not tuned", "DAE on means")
 SAID_OF_PSNR = (
     "PSNR in dB of what each method makes of the noisy image, against the image without noise; its mean over images "
@@ -158,15 +159,19 @@ def draw_panel(path: Path, shown: Mapping[str, npt.NDArray[Any]], title: str) ->
 
     order = [name for name in ("truth", "raw") if name in shown]
     order += [name for name in shown if name not in order]
-    count = len(shown[order[0]])
-    figure = Figure(figsize=(2.2 + 0.95 * count, 0.95 * len(order) + 0.5), layout="constrained")
+    edge = shown[order[0]].shape[-1] + _GAP
+    # One picture of all: an axis for each would take a hundred times as long.
+    rows = [[np.pad(stretched(image), (0, _GAP), constant_values=1) for image in shown[name]] for name in order]
+    whole = np.block(rows)
+    height, width = whole.shape
+    figure = Figure(figsize=(2.4 + width / 72, 0.5 + height / 72), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(order), count, squeeze=False)
-    for row, name in zip(axes, order, strict=True):
-        for place, image in zip(row, np.asarray(shown[name], np.float32), strict=True):
-            place.imshow(stretched(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            place.set(xticks=[], yticks=[])
-        row[0].set_ylabel("noisy" if name == "raw" else name, rotation=0, ha="right", va="center", fontsize=9)
-    figure.suptitle(title, fontsize=10)
+    axes = figure.subplots()
+    axes.imshow(whole, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    names = ["noisy" if name == "raw" else name for name in order]
+    axes.set(xticks=[], yticks=[edge * (i + 0.5) for i in range(len(order))], yticklabels=names)
+    axes.tick_params(length=0)
+    axes.set_title(title, fontsize=10)
+    axes.set_frame_on(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

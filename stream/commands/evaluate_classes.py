@@ -95,9 +95,10 @@ def classes2d(
     with user_mistakes(), config_errors():
         chosen = _rows(rows or ["paper"])
         options = {name: _options(ROWS[name], given, seed, quick) for name in chosen}
+        extra = _named([from_] if from_ else [], also or [])
         test, held = _volumes(maps, TEST, ()), _volumes(validation, VALIDATION, WITHOUT)
         _apart(test, held)
-        write_tables(out, _run(out, options, test, held, from_, also or []))
+        write_tables(out, _run(out, options, test, held, from_, extra))
 
 
 def _rows(names: list[str]) -> list[str]:
@@ -118,6 +119,14 @@ def _options(row: dict[str, Any], given: dict[str, Any], seed: int, quick: bool)
     if "images" not in wanted:
         options = replace(options, images=max(10, total // options.orientations))
     return options
+
+
+def _named(first: list[str], also: list[str]) -> dict[str, str]:
+    """What more cascades are called in tables; all of them, and the first, must be denoisers: ``BundleError``."""
+    from ...models.bundle import load_bundle
+
+    cards = {name: load_bundle(name).expect(task="classes2d").card for name in (*first, *also)}
+    return {f"CDAE {cards[name].name.removeprefix('classes2d-')}": name for name in also}
 
 
 def _volumes(given: list[str] | None, shared: tuple[str, ...], built_in: tuple[str, ...]) -> tuple[Volume, ...]:
@@ -147,17 +156,13 @@ def _run(
     test: tuple[Volume, ...],
     held: tuple[Volume, ...],
     from_: str | None,
-    also: list[str],
+    extra: dict[str, str],
 ) -> dict[str, Any]:
     """All studies that were asked for, by the row's name."""
-    from ...models.bundle import load_bundle
     from ...models.classes2d.study import Study
     from ...models.progress import Lines
     from .training_set import volume
 
-    extra = {
-        f"CDAE {load_bundle(name).expect(task='classes2d').card.name.removeprefix('classes2d-')}": name for name in also
-    }
     with bars() as shown:
         progress = shown or Lines()
         first = next(iter(options.values()))
