@@ -223,3 +223,11 @@ def test_a_finer_alignment_finds_what_was_left() -> None:
     assert np.median(off(angle, -some.angle[200:])) < 2.5
     assert np.median(np.hypot(*(shift - some.shift[200:]).T)) < 0.5
     assert np.abs(angle).max() <= 180
+
+
+def test_what_is_shared_beside_the_particle_does_not_count() -> None:
+    rng = np.random.default_rng(8)
+    one, two, shared = rng.standard_normal((3, EDGE, EDGE))
+    at = np.arange(EDGE) - EDGE // 2
+    corners = 10 * shared * (np.hypot(at[:, None], at) > 31.5)
+    assert math.isnan(resolution(one + corners, two + corners, 1.0))

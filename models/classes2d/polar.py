@@ -31,6 +31,7 @@ _COMPARED_AT_ONCE = 1 << 15
 _MASK_PX = (18.0, 26.0)
 _BORDER_PX = 27.0
 _PASSES = 3
+_LEVEL_SD = 1.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +53,7 @@ class Features:
 def features(denoised: Floats) -> Features:
     """Centres of mass and rotational spectra of denoised images, float32 (n, 64, 64), particles white.
 
-    The centre is that of what rises above the border by twice the border's s.d., inside a soft mask that follows it; it
+    The centre is that of what rises above the border by 1.5 times its s.d., inside a soft mask that follows it; it
     moves by at most ``MOST_SHIFT_PX``. From there the image is read bilinearly on RINGS rings half a pixel to 23.5
     pixels wide, and its mean over the disc is taken away. Raises ``ValueError`` for another shape.
     """
@@ -76,7 +77,7 @@ def centres_of_mass(images: Floats) -> Floats:
     at = np.arange(EDGE, dtype=np.float32) - EDGE // 2
     border = np.flatnonzero(np.hypot(at[:, None], at) > _BORDER_PX)
     ground = images.reshape(len(images), -1).take(border, axis=1)
-    level = ground.mean(1) + 2 * ground.std(1)
+    level = ground.mean(1) + _LEVEL_SD * ground.std(1)
     mass = np.maximum(images - level[:, None, None], 0)
     found = np.zeros((len(images), 2), np.float32)
     for _ in range(_PASSES):
