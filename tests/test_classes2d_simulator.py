@@ -72,8 +72,9 @@ def test_clean_images_are_those_of_a_slow_projector_in_real_space(volume: Volume
 
 
 def test_the_angle_turns_from_x_towards_y(volume: Volume) -> None:
-    straight = some(volume, orientations=np.eye(3))
-    turning = some(volume, orientations=np.eye(3), in_plane=True)
+    view = some(volume, 1).rotations
+    straight = some(volume, orientations=view)
+    turning = some(volume, orientations=view, in_plane=True)
     away = np.arange(64) - 32.0
     y, x = np.meshgrid(away, away, indexing="ij")
     for image, other, angle in zip(turning.clean, straight.clean, np.deg2rad(turning.angle_deg), strict=True):

@@ -41,6 +41,15 @@ def test_waves_that_both_grids_hold_are_kept_exactly(size: int) -> None:
     np.testing.assert_allclose(scaled(wave(size), EDGE), wave(EDGE), atol=1e-9)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_a_mirrored_particle_gives_a_mirrored_image(size: int) -> None:
+    plain = np.random.default_rng(7).standard_normal((2, size, size))
+    for axis in (1, 2):
+        # Around the middle: row 0 has no partner.
+        mirrored = np.roll(np.flip(plain, axis), 1, axis)
+        np.testing.assert_allclose(working(mirrored)[0], np.roll(np.flip(working(plain)[0], axis), 1, axis), atol=1e-5)
+
+
 def test_waves_finer_than_the_working_image_are_gone_and_not_folded() -> None:
     at = np.arange(128)
     fine = np.cos(2 * np.pi * 50 * at / 128)[None, None, :] * np.ones((1, 128, 1))

@@ -56,7 +56,6 @@ def _worked(boxes: npt.NDArray[Any], edge: int) -> tuple[Floats, Bools]:
     spread = resized.std((1, 2))
     # What varied only at frequencies that are cut off has nothing left.
     good = good & (spread > _ROUNDING)
-    resized -= resized.mean((1, 2), keepdims=True)
     resized /= np.where(good, spread, 1)[:, None, None]
     resized[~good] = 0
     return resized.astype(np.float32), good
