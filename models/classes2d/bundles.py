@@ -16,7 +16,7 @@ NORMALISATION = (
     "each particle's image: its box cropped or padded in Fourier space to 64 × 64 pixels, mean 0 and standard "
     "deviation 1 over the whole image (models/classes2d/working.py); particles are white on dark"
 )
-TRAINED_BY = "beamsieve maintainers"
+TRAINED_BY = "beamsieve train classes2d"
 LICENCE = "Apache-2.0"
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 """Of a pixel, in standard deviations of the noisy image, in whose units the answer is."""
