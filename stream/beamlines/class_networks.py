@@ -35,6 +35,7 @@ class Networks:
         self.base = self.current = base
         self.wanted: Loaded | None = None
         self.models: list[DenoisedBy] = []
+        self._warm = False
         self._load, self._facts, self._tuning, self._wall = load, facts, tuning, wall
 
     @property
@@ -43,9 +44,10 @@ class Networks:
         return self.current.denoiser.sha256 != self.base.denoiser.sha256
 
     def warm_up(self) -> None:
-        """Get the one in force ready. Raises ``BundleError``."""
-        log.info("2-D classes: %s: %s", self.current.denoiser.name, self.current.denoiser.warm_up())
-        self._tell()
+        """Get the one in force ready, if it is not yet. Raises ``BundleError``."""
+        if not self._warm:
+            log.info("2-D classes: %s: %s", self.current.denoiser.name, self.current.denoiser.warm_up())
+            self._warm = True
 
     def restore(self, tables: ClassTables) -> list[str]:
         """Go on with what the last daemon used, unless the configuration names another since; says what happened.
@@ -80,7 +82,7 @@ class Networks:
         """All particles were gone over with this one."""
         if self.wanted is not None and self.wanted.denoiser is denoiser:
             self.current, self.wanted = self.wanted, None
-            self._tell()
+            self.tell()
 
     def tune(self, particles: int) -> list[str]:
         """Look after the training, and begin one if that is due with so many particles; says what happened."""
@@ -123,6 +125,7 @@ class Networks:
         log.warning("2-D classes: %s; the configured network goes on", why)
         return [f"The network {last.name} is not there any more; {self.base.denoiser.name} goes on."]
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Say which one denoises."""
         denoiser = self.current.denoiser
         self._facts.model(denoiser.name, denoiser.sha256, tuned=self.tuned)

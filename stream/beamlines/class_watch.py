@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..flow.frame import Failure, Result, RunEnd
+from ..flow.frame import Failure, Result, RunEnd, RunStart
 from ..flow.ports import Listener
 from ..sinks.picks.micrograph import PickedMicrograph
 
 #: Once a folder has given all there is, nobody waits but for the classes; at a stop the service manager waits.
 DRAINED_S, STOPPED_S = 30.0, 5.0
-STOPPED = "stopped"
+_DRAINED = frozenset({"end", "idle"})
 
 
 class Hears(Protocol):
@@ -33,7 +33,11 @@ class ClassWatch(Listener):
 
     def __init__(self, worker: Hears) -> None:
         self._worker = worker
-        self._ended = STOPPED
+        self._drained = False
+
+    def start(self, mark: RunStart) -> None:  # noqa: ARG002 - whichever it is
+        """More will come."""
+        self._drained = False
 
     def write(self, results: Sequence[Result]) -> Sequence[Failure]:
         """A name each."""
@@ -45,8 +49,8 @@ class ClassWatch(Listener):
 
     def end(self, mark: RunEnd) -> None:
         """Remember whether it ended by itself."""
-        self._ended = mark.reason
+        self._drained = mark.reason in _DRAINED
 
     def close(self) -> None:
         """The pipeline is over."""
-        self._worker.finish(STOPPED_S if self._ended == STOPPED else DRAINED_S)
+        self._worker.finish(DRAINED_S if self._drained else STOPPED_S)

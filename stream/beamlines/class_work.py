@@ -85,11 +85,11 @@ class ClassWork:
     # Beginning
 
     def begin(self) -> None:
-        """Warm up, and go on with what the last daemon kept. Raises ``BundleError``, ``OSError``."""
+        """Go on with what the last daemon kept. Raises ``OSError``."""
         tables = self.store.read()
         if tables is not None:
             self._restore(tables)
-        self.networks.warm_up()
+        self.networks.tell()
         stored = {} if tables is None else {int(c["id"]): c["mark"].decode() for c in tables.classes}
         self.marks.restore({} if self.book is None else self.book.since, stored)
         self.look()
@@ -135,9 +135,15 @@ class ClassWork:
             self._todo.appendleft(file)
 
     def step(self) -> bool:
-        """Do what is most urgent, a fraction of a second of it; False where there is nothing to do."""
+        """Do what is most urgent, a fraction of a second of it; False where there is nothing to do.
+
+        Raises ``BundleError`` where the denoiser does not hold what its card says.
+        """
         if self._clock() >= self._look_at:
             self.look()
+        # Seconds, which a session without particles need not spend.
+        if self.book is not None or 2 * self.records.count() >= self.settings.first_at:
+            self.networks.warm_up()
         self._tune()
         if self.going_over is None:
             self._begin_pass()

@@ -70,13 +70,18 @@ class LiveClasses:
             self._deadline = self._clock() + seconds
         self.wake()
 
-    def close(self) -> None:
-        """Wait until all is written and no thread is left: one that is in HDF5 when Python ends would hang for ever."""
+    def close(self) -> bool:
+        """Wait until all is written and no thread is left; says whether it ever ran.
+
+        A thread that is in HDF5 when Python ends would hang for ever.
+        """
         self.finish(STOPPED_S)
-        if self._thread.ident is not None:
-            self._thread.join(CLOSE_S)
-            if self._thread.is_alive():
-                log.error("2-D classes: still writing after %.0f s; the next start does the rest", CLOSE_S)
+        if self._thread.ident is None:
+            return False
+        self._thread.join(CLOSE_S)
+        if self._thread.is_alive():
+            log.error("2-D classes: still writing after %.0f s; the next start does the rest", CLOSE_S)
+        return True
 
     # For the page
 

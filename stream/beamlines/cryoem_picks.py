@@ -1,10 +1,11 @@
 """cryoem_picks: how many good particles does this grid yield? From a watched folder to picks, particles and trends.
 
-    folder ─▶ decode ─▶ pick (prepare ─▶ score ─▶ decide) ─▶ picks
+    folder ─▶ decode ─▶ pick (prepare ─▶ score ─▶ decide) ─▶ picks ─▶ classes (beside it, from what was written)
 
 ``folder`` gives files that are complete, ``decode`` makes images of them (movies summed, gain applied), ``pick`` judges
 the quality, scores every place of the micrograph and takes the maxima, and the picks are written in the formats of
-other programs, with all candidates and the particles in HDF5. A journal remembers what is done.
+other programs, with all candidates and the particles in HDF5. A journal remembers what is done. What was written is
+sorted into 2-D classes by a thread that gives way to all this.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ..decode.micrographs import DecodeMicrographs, MicrographSettings
 from ..decode.quality import QualitySettings
 from ..errors import plain
 from ..flow.channel import WhenFull
+from ..flow.classed import Classed
 from ..flow.frame import BadData, Failure, Result
 from ..flow.infer import Infer
 from ..flow.life import ServiceSettings
@@ -40,6 +42,15 @@ from ..sinks.picks.sink import PickSink
 from ..sources.folder.settings import FolderSettings
 from ..sources.folder.source import FolderSource
 from .candidates import Candidates, marks_in
+from .class_keeping import Keeping
+from .class_marks import ClassMarks
+from .class_networks import Networks
+from .class_settings import ClassSettings, Loaded, is_on, load_denoiser, ready_denoiser
+from .class_store import Store
+from .class_tuning import Tuning
+from .class_watch import ClassWatch
+from .class_work import ClassWork
+from .class_worker import LiveClasses
 from .control_picks import PickLevers
 from .page_picks import PicksPage
 from .picking import PickerSettings, PickWork, as_picks
@@ -87,6 +98,7 @@ class CryoemPicks(Settings):
     quality: QualitySettings = Field(QualitySettings(), description="quality numbers, when to warn and when to skip")
     model: PickerSettings = Field(PickerSettings(), description="the network, and which maxima are picks")
     files: PickSettings = Field(description="where picks and particles go, and in which formats")
+    classes: ClassSettings = Field(ClassSettings(), description="2-D classes of the particles, while they are picked")
     flow: FlowSettings = Field(FlowSettings(), description="queues and threads")
     service: WatchSettings = Field(WatchSettings(), description="metrics, readiness, stopping")
 
@@ -105,6 +117,7 @@ class Daemon:
     page: PicksPage | None
     token: Path
     levers: PickLevers
+    classes: LiveClasses | None
 
     @property
     def threshold(self) -> float:
@@ -116,8 +129,14 @@ class Daemon:
         return self.picks.healthy() or self.source.missing()
 
     def close(self) -> None:
-        """Give back files that were taken and not finished, and close the journal, once the pipeline is over."""
+        """Give back files that were taken and not finished, and close the journal, once the pipeline is over.
+
+        Waits for the classes, a while: what was picked is classified as far as there is time, and all of it written.
+        """
         self.levers.close()
+        if self.classes is not None and self.classes.close():
+            # The tables were written before the last particles had their class.
+            self.picks.close()
         self.source.finish()
 
 
@@ -132,6 +151,7 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
     if os.path.abspath(base / settings.files.directory) == os.path.abspath(source_settings.directory):
         # Stacks of particles would be taken for micrographs.
         mistakes.append(where("files", "directory") + "is the watched folder; name another, or one below it")
+    denoiser = denoiser_of(settings, where, mistakes)
     picking = Picking.of(settings, where, mistakes, config)
     picks, metrics, operation = picking.sink, picking.metrics, picking.metrics.operation
     journal = source_settings.journal or picks.directory / JOURNAL
@@ -146,21 +166,58 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
     candidates = Candidates("particles", picks.directory, settings.model.bundle, picking.bundle.path)
     levers = PickLevers(picking.work, candidates, picks, lambda title, now: pipeline.new_run(title, now=now), metrics)
     control = Control(levers, metrics, changes)
-    page = _page(settings, where, picking, source, control, levers)
+    classes = None if denoiser is None else live_classes(settings, picking, denoiser)
+    page = _page(settings, where, picking, source, control, levers, classes, changes)
     listeners: list[Sink] = [Remember(source)] if page is None else [Remember(source), Apart(page.watch, metrics)]
+    listeners += [] if classes is None else [Apart(ClassWatch(classes), metrics)]
 
     def then() -> None:
         if page is not None:
             page.open()
+        if classes is not None:
+            classes.open()
         control.restore()
 
     pipeline = picking.pipeline(source, listeners, then)
     token = settings.service.token_at(base, picks.directory)
-    return Daemon(pipeline, source, picks, picking.yields, picking.model, picking.work, journal, page, token, levers)
+    parts = (picking.yields, picking.model, picking.work, journal, page, token, levers, classes)
+    return Daemon(pipeline, source, picks, *parts)
+
+
+def denoiser_of(settings: CryoemPicks, where: Where, mistakes: list[str]) -> Loaded | None:
+    """What denoises particles for their classes; None where none are made, or with what is wrong in ``mistakes``."""
+    try:
+        if not is_on(settings.classes, settings.files.particles.keep):
+            return None
+    except ValueError as error:
+        mistakes.append(where("classes", "on") + str(error))
+        return None
+    chosen = settings.classes
+    return attempt(mistakes, where, "classes", lambda: load_denoiser(chosen.bundle, chosen, where.base))
+
+
+def live_classes(settings: CryoemPicks, picking: Picking, denoiser: Loaded) -> LiveClasses:
+    """The classes of what ``picking`` writes; nothing is touched yet."""
+    chosen, files, directory = settings.classes, settings.files, picking.sink.directory
+    facts = picking.metrics.classed = Classed()
+    tuning = None
+    if chosen.finetune:
+        tuning = Tuning(directory, at=chosen.finetune_at, most=chosen.finetune_most, device=chosen.device)
+    networks = Networks(denoiser, lambda path: ready_denoiser(path, chosen), facts, tuning)
+    store = Store(files, picking.sink.places)
+    work = ClassWork(chosen, store, networks, ClassMarks(directory), facts)
+    return LiveClasses(work, Keeping(work, every_s=files.tables_every_s))
 
 
 def _page(
-    settings: CryoemPicks, where: Where, picking: Picking, source: FolderSource, control: Control, levers: PickLevers
+    settings: CryoemPicks,
+    where: Where,
+    picking: Picking,
+    source: FolderSource,
+    control: Control,
+    levers: PickLevers,
+    classes: LiveClasses | None,
+    changes: Changes,
 ) -> PicksPage | None:
     if not settings.service.page:
         return None
@@ -170,6 +227,8 @@ def _page(
         marks=marks_in(picking.sink.directory, where),
         sink_directory=picking.sink.directory,
         waiting=source.waiting_files,
+        classes=classes,
+        changes=changes,
     )
     levers.refreshed = page.refreshed
     return page

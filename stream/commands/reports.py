@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..flow.classed import Classed
 from ..flow.metrics import Metrics
 from ..flow.rates import Rate
 from ..terminal import Line, LiveLine, YieldLine, percent
@@ -64,6 +66,37 @@ def reasons(found: dict[str, Any]) -> list[str]:
         for name in ("failures", "drops", "events")
         if found[name]
     ]
+
+
+def classes(classed: Classed | None) -> dict[str, Any] | None:
+    """What became of the particles' 2-D classes; None where none are made."""
+    if classed is None:
+        return None
+    now, median = classed.counts(), classed.pick_to_class_s()
+    return {
+        "classes": sum(now.classes.values()),
+        "classified": sum(now.particles.values()),
+        "rejected": now.particles.get("bad", 0),
+        "unlabelled": now.unlabelled,
+        "pick_to_class_median_s": None if math.isnan(median) else median,
+        "best_resolution_a": None if math.isnan(now.best_a) else now.best_a,
+        "passes": {why: n for why, n in classed.passes().items() if n},
+        "failures": dict(classed.failures()),
+    }
+
+
+def in_classes(found: dict[str, Any]) -> str:
+    """The same in a line."""
+    if not found["classes"]:
+        return f"no 2-D classes: {found['unlabelled']} particles are too few, or could not be classified"
+    line = f"{found['classified']} particles in {found['classes']} 2-D classes"
+    line += f", {found['rejected']} of them in bad ones" * bool(found["rejected"])
+    line += f", {found['unlabelled']} without a class" * bool(found["unlabelled"])
+    if found["pick_to_class_median_s"] is not None:
+        line += f", {found['pick_to_class_median_s']:.1f} s from pick to class (median)"
+    if found["best_resolution_a"] is not None:
+        line += f", the best average resolved to {found['best_resolution_a']:.0f} Å"
+    return line
 
 
 class HitReport:
@@ -133,6 +166,7 @@ class YieldReport:
             "seconds_per_micrograph": dict(yields.seconds()),
             "model": self._daemon.model,
             "threshold": self._daemon.threshold,
+            "classes": classes(metrics.classed),
             "seconds": seconds,
             "directory": str(self._daemon.picks.directory),
             "journal": str(self._daemon.journal),
@@ -149,6 +183,8 @@ class YieldReport:
                 f"{found['picks_median_last_10']:g} in the last ten; model {found['model']}, "
                 f"threshold {found['threshold']:.3f}"
             )
+        if found["classes"] is not None:
+            lines.append(in_classes(found["classes"]))
         if found["outside"]:
             lines.append("quality outside its range: " + ", ".join(f"{k} {n}" for k, n in found["outside"].items()))
         if found["waiting"]:

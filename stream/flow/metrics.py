@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from .channel import Channel
+from .classed import Classed
 from .families import Histogram, counter, gauge, histogram, single
 from .frame import Failure, Outcome, Result
 from .ledger import Ledger, Tally
@@ -77,6 +78,8 @@ class Metrics:
     ) -> None:
         self.beamline = beamline
         self.yields = yields
+        #: Counts 2-D classes, where particles are classified.
+        self.classed: Classed | None = None
         self.labels = tuple(labels)
         self.ledger = Ledger()
         self.operation = Operation()
@@ -277,5 +280,7 @@ class Metrics:
         yield gauge("beamsieve_source_silent_seconds", "Time since the source last gave a frame.", [((), idle)])
         if self.yields is not None:
             yield from self.yields.collect()
+        if self.classed is not None:
+            yield from self.classed.collect()
         yield from self.operation.collect()
         yield gauge("beamsieve_ready", "1 when ready, as /readyz says.", [((), float(not self.problems()))])

@@ -56,10 +56,10 @@ class PickSink:
         self.directory = base / settings.directory
         self.files: list[Path] = []
         self._config = config
-        self._places = Places(self.directory, None if settings.project is None else base / settings.project)
+        self.places = Places(self.directory, None if settings.project is None else base / settings.project)
         self._facts: Facts = facts or NoFacts()
         self._room = Room(self.directory, settings.min_free_gb * GIGA, self._facts, free, clock)
-        self._rows = Rows(self._places)
+        self._rows = Rows(self.places)
         self._followed = Followed(self.directory)
         self._small = Pace(settings.tables_every_s, clock)
         self._large = Pace(settings.tables_every_s, clock)
@@ -158,13 +158,13 @@ class PickSink:
         record, images = self._moved(record, images, frame)
         if images is not None:
             images = stored(images, self.settings.particles.dtype)
-        if supersede(self._places, found) is not None:
+        if supersede(self.places, found) is not None:
             self._facts.event("superseded")
-        export(record, images, self.settings, self._places)
+        export(record, images, self.settings, self.places)
         if self.settings.pictures and frame.data.ndim == 2 and frame.data.size:
             drawn = picture.encode(picture.draw(frame.data, record.micrograph))
-            write_whole(self._places.of("picture", record.stem), drawn)
-        write_whole(self._places.record(found.name), encode(record, images, now()))
+            write_whole(self.places.of("picture", record.stem), drawn)
+        write_whole(self.places.record(found.name), encode(record, images, now()))
 
     def _moved(self, record: Record, images: Images | None, frame: Frame) -> tuple[Record, Images | None]:
         """The same at the threshold that ``beamsieve rethreshold`` has set, if it has."""
@@ -191,7 +191,7 @@ class PickSink:
             return
         try:
             with lock(self.directory):
-                written = write(self._rows.sorted(), self.settings, self._places)
+                written = write(self._rows.sorted(), self.settings, self.places)
         except OSError as error:
             log.warning("%s; the tables are behind", part_error(error).detail)
             return
@@ -208,8 +208,8 @@ class PickSink:
         """For ``beamsieve rethreshold``, and for people who ask later how this was done."""
         noted = self.settings.model_dump(mode="json")
         noted["directory"] = str(self.directory.absolute())
-        if self._places.project is not None:
-            noted["project"] = str(self._places.project.absolute())
+        if self.places.project is not None:
+            noted["project"] = str(self.places.project.absolute())
         write_whole(self.directory / SETTINGS, self.settings.model_validate(noted).model_dump_json(indent=1).encode())
         path = self.directory / CONFIG
         if not self._config or (path.exists() and path.read_text(encoding="utf-8", errors="replace") == self._config):
