@@ -349,4 +349,10 @@ def test_the_demo_finds_the_particles_it_wrote(tmp_path: Path) -> None:
     assert found["recall"] > 0.9
     assert found["precision"] > 0.85
     assert "true particles found" in done.stdout
+    classes = found["classes"]
+    assert classes["particles"] + classes["unlabelled"] == found["picks_in_files"]
+    assert classes["views"] == 4
+    assert classes["purity"] > 0.6, "a class is one view, as far as two hundred particles tell"
+    assert "are in a class of their own view" in done.stdout
+    assert Path(classes["picture"]).read_bytes().startswith(b"\x89PNG")
     assert list(Path(found["directory"], "pictures").rglob("*.png"))

@@ -41,7 +41,8 @@ def test_weak_and_strong_classes_are_seen_alike() -> None:
 def test_from_one_class_to_two_hundred(k: int) -> None:
     shown = pixels(montage(spots(k, 16), [1000] * k, [f"{i + 1} · 20 Å" for i in range(k)], title=f"{k} classes"))
     height, width = shown.shape[:2]
-    assert height / 1.2 < width < min(2200, 3 * height)
+    assert height / 1.2 < width < min(2200, 2.2 * height)
+    assert (shown[height // 2 :] > 150).any(), "a picture whose lower half is empty"
     # Nothing of the canvas is left unpainted, at the edges either.
     assert (shown[[0, -1]] == (24, 26, 29)).all()
 

@@ -16,6 +16,7 @@ Floats = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
 
 FEW = 24
+_ONE_ROW = 6
 _EDGE_PX = (144, 96)  # of a tile on the picture: with up to FEW classes, and with more
 _GAP_PX, _MARGIN_PX, _LINE_PX, _TITLE_PX = 10, 14, 17, 34
 _DPI = 100
@@ -63,8 +64,12 @@ def montage(
 
 
 def _columns(k: int, edge: int) -> int:
+    """Few in one row; more in rows of about the same length."""
+    if k <= _ONE_ROW:
+        return k
     tall = (edge + _GAP_PX + 2 * _LINE_PX) / (edge + _GAP_PX)
-    return max(1, math.ceil(math.sqrt(1.5 * k * tall)))
+    rows = math.ceil(k / math.sqrt(1.5 * k * tall))
+    return math.ceil(k / rows)
 
 
 def _size(k: int, edge: int, across: int, titled: bool) -> tuple[int, int]:

@@ -32,7 +32,7 @@ def demo(
     hits: Annotated[float, typer.Option("--hits", min=0, max=1, help="share of shots that hit one particle")] = HITS,
     multiples: Annotated[float, typer.Option("--multiples", min=0, max=1, help="share that hit several")] = MULTIPLES,
     every: Annotated[float, typer.Option("--every", min=0.5, help="seconds from micrograph to micrograph")] = EVERY_S,
-    snr: Annotated[float, typer.Option("--snr", min=0.001, max=10, help="signal to noise of the micrographs")] = 0.1,
+    snr: Annotated[float, typer.Option("--snr", min=0.001, max=10, help="signal to noise of the micrographs")] = 0.2,
     seed: Annotated[int, typer.Option("--seed", help="of what is simulated")] = 1,
     jet_off: Annotated[
         list[str] | None, typer.Option("--jet-off", help="no particles from second FROM:TO on, as 20:40; repeatable")

@@ -15,10 +15,12 @@ import numpy as np
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from . import demo_classes
 from .demo_processes import Side
 
 BUNDLE = "particles-ribosome"
 MATCH = 0.2
+VIEWS = 4
 SETTLE_S = 1.0
 GIVE_UP_S = 8.0
 DRAIN_S = 40.0
@@ -33,7 +35,8 @@ def side(folder: Path, scratch: Path, port: int, seconds: float, every: float, s
     count = max(3, round(seconds / every))
     source = ["emulate", "micrographs", "--out", str(watched), "--count", str(count), "--every", str(every)]
     source += ["--layout", "epu", "--snr", str(snr), "--seed", str(seed), "--hostile", "truncated,changed"]
-    source += ["--truth", str(folder / "truth.csv"), "--quiet", "--json", str(scratch / "micrographs.json")]
+    source += ["--views", str(VIEWS), "--truth", str(folder / "truth.csv")]
+    source += ["--quiet", "--json", str(scratch / "micrographs.json")]
     daemon = ["run", str(config), "--no-summary", "--json", str(scratch / "picks.json")]
     return Side("cryoem_picks", "microscope", source, daemon, lambda: drained(port))
 
@@ -55,29 +58,40 @@ def settings(port: int) -> dict[str, Any]:
         },
         "model": {"bundle": BUNDLE, "threads": 1},
         "files": {"directory": "picks", "formats": ["star", "box", "csv"], "pictures": True},
+        "classes": demo_classes.settings(),
         "service": {"port": port},
     }
 
 
 def drained(port: int) -> None:
-    """Wait until the daemon has taken every file it will ever take; it gives up on the one cut short in a while."""
+    """Wait until the daemon has taken every file it will ever take, and has classified what it picked.
+
+    It gives up on the file that is cut short in a while.
+    """
     until = time.monotonic() + DRAIN_S
     quiet = 0
     while time.monotonic() < until and quiet < 4:
         time.sleep(0.5)
-        quiet = quiet + 1 if left(port) == 0 else 0
+        quiet = quiet + 1 if sum_of(port, "beamsieve_waiting_files", "beamsieve_frames_in_flight") == 0 else 0
+    while time.monotonic() < until and not classified(port):
+        time.sleep(0.5)
 
 
-def left(port: int) -> float | None:
-    """Micrographs that wait or are in work, as the daemon's metrics say; None when it does not answer."""
+def classified(port: int) -> bool:
+    """Whether no particle waits for a class that it may get; of too few none are made."""
+    picked, waiting = sum_of(port, "beamsieve_particles"), sum_of(port, "beamsieve_class_waiting_particles")
+    return not waiting or picked is None or picked < demo_classes.FIRST
+
+
+def sum_of(port: int, *names: str) -> float | None:
+    """The sum of these metrics of the daemon, over all their labels; None when it does not answer."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
             text = answer.read().decode()
     except (URLError, OSError):
         return None
-    wanted = {"beamsieve_waiting_files", "beamsieve_frames_in_flight"}
     families = text_string_to_metric_families(text)
-    return float(sum(sample.value for family in families if family.name in wanted for sample in family.samples))
+    return float(sum(sample.value for family in families if family.name in names for sample in family.samples))
 
 
 def summarise(found: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +118,7 @@ def summarise(found: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
         "matched_particles": right,
         "precision": right / n_found if n_found else None,
         "recall": right / n_true if n_true else None,
+        "classes": demo_classes.compare(directory, Path(truth["truth"]), MATCH * diameter_px),
     }
 
 
@@ -138,5 +153,6 @@ def describe(summary: dict[str, Any]) -> str:
     stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in summary["seconds_per_micrograph"].items())
     if summary["latency_median_s"] is not None:
         lines.append(f"latency     {summary['latency_median_s']:.1f} s from complete file to picks ({stages})")
+    lines += demo_classes.describe(summary["classes"])
     lines += [f"picks       {where}", f"look        {where}/pictures", f"            beamsieve status {where}"]
     return "\n".join(lines)
