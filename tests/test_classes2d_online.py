@@ -178,6 +178,15 @@ def test_numbers_stay_while_batches_come_and_classes_are_made_anew(session: tupl
     assert purity(found.id, some.view) > 0.97
 
 
+def test_views_in_several_classes_stay_in_them(session: tuple[Particles, Complexes]) -> None:
+    """Which images of one view are together is chance, so that new seeds alone would deal them anew."""
+    spectra = session[1][:300]
+    classes = started(spectra, most=12)
+    before = classes.assign(spectra).id
+    assert classes.adopt(classes.recluster(spectra, count=300)) == ()
+    assert (classes.assign(spectra).id == before).mean() > 0.95
+
+
 def test_averages_do_not_turn_round_when_classes_are_made_anew(session: tuple[Particles, Complexes]) -> None:
     _, spectra = session
     classes = started(spectra[:150])
