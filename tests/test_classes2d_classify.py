@@ -11,6 +11,7 @@ from beamsieve.models.classes2d import classify as module
 from beamsieve.models.classes2d import grouping
 from beamsieve.models.classes2d.averages import turned
 from beamsieve.models.classes2d.classify import Classified, classify
+from beamsieve.models.classes2d.frc import ring_correlation
 from beamsieve.models.classes2d.grouping import Method
 from beamsieve.tests.turned_views import Floats, Particles, particles, purity, smoothed, views
 
@@ -72,6 +73,33 @@ def test_refining_makes_averages_sharper(some: Particles, found: Classified) -> 
     rough = classify(some.images, smoothed, number=4, pixel_a=3.0, refine=False)
     np.testing.assert_array_equal(rough.labels, found.labels)
     assert found.resolution_a.mean() < rough.resolution_a.mean()
+
+
+def test_the_largest_class_is_number_1() -> None:
+    view = np.repeat([0, 1, 2], [10, 40, 20])
+    result = classify(KNOWN.draw(view, np.linspace(-170, 170, 70)), smoothed, number=3)
+    assert result.counts.tolist() == [40, 20, 10]
+    np.testing.assert_array_equal(result.labels, np.repeat([3, 1, 2], [10, 40, 20]))
+
+
+def test_half_sets_know_nothing_of_each_other_when_they_are_refined() -> None:
+    """Noise that is aligned to an average it is no part of would make the half sets alike."""
+    noise = np.random.default_rng(11).standard_normal((240, 64, 64)).astype(np.float32)
+    rough, fine = (classify(noise, smoothed, number=1, refine=r) for r in (False, True))
+    before, after = (float(ring_correlation(*r.halves[0])[2:20].mean()) for r in (rough, fine))
+    assert after < before + 0.03
+
+
+@pytest.mark.parametrize("method", ["kmeans", "ward"])
+def test_the_rest_of_a_sample_goes_to_the_nearest_mean(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bright images are not drawn by the brightest mean."""
+    monkeypatch.setattr(grouping, "SAMPLE", 40)
+    monkeypatch.setattr(grouping, "WARD_SAMPLE", 40)
+    level = np.arange(60) % 2
+    images = (1 + 9 * level[:, None]) * np.linspace(-1, 1, 30, dtype=np.float32)
+    found = grouping.GROUPERS[False, method](images.astype(np.float32), 2, 0, lambda *_: None)
+    assert purity(found.label, level) == 1
+    assert len(np.unique(found.label)) == 2
 
 
 @pytest.mark.parametrize("method", ["kmeans", "ward"])
