@@ -133,7 +133,9 @@ def finish(net: Cdae, options: Options, history: Sequence[Mapping[str, float]], 
     rows = held.rows(net)
     scores = {"validation": means(rows), "after_blocks": [1, 2, 3]}
     (options.out / "scores.json").write_text(json.dumps({**scores, "rows": rows}, indent=1) + "\n")
-    path = write(options.out, options.name, net, training=_told(options, history), scores=scores)
+    told = _told(options, history)
+    by = options.command or f"beamsieve train classes2d --recipe {options.recipe} --seed {options.seed}"
+    path = write(options.out, options.name, net, training=told, scores=scores, trained_by=by)
     draw_curves(options.out / "curves.png", history)
     for ctf in (False, True):
         draw_examples(options.out / f"examples{'-ctf' * ctf}.png", net, [c for c in held.conditions if c.ctf == ctf])
@@ -151,7 +153,6 @@ def _told(options: Options, history: Sequence[Mapping[str, float]]) -> dict[str,
         "optimiser": "RMSprop, mean squared error",
         "last_loss": [[_round(r["loss"]) for r in history if r["block"] == b][-1] for b in _blocks(history)],
         "minutes": _round(sum(row["seconds"] for row in history) / 60),
-        "command": options.command,
     }
 
 
