@@ -84,9 +84,10 @@ def test_a_particle_counts_for_the_view_that_was_simulated_where_it_was_picked(t
         "rand": pytest.approx(0.375),
         "picture": str(tmp_path / "classes.png"),
     }
-    text = "\n".join(demo_classes.describe(found))
+    text = "\n".join(demo_classes.describe(found | {"pick_to_class_median_s": 1.26}))
     assert "3 classes of 7 particles; 80.0 % of the 5 true ones are in a class of their own view" in text
     assert "3 views were simulated; homogeneity 0.74" in text
+    assert "1.3 s from pick to class (median)" in text
     assert text.endswith("classes.png")
 
 

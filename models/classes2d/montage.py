@@ -68,7 +68,7 @@ def _columns(k: int, edge: int) -> int:
     if k <= _ONE_ROW:
         return k
     tall = (edge + _GAP_PX + 2 * _LINE_PX) / (edge + _GAP_PX)
-    rows = math.ceil(k / math.sqrt(1.5 * k * tall))
+    rows = math.ceil(k / math.ceil(math.sqrt(1.5 * k * tall)))
     return math.ceil(k / rows)
 
 

@@ -93,7 +93,7 @@ def true_views(truth: Path) -> dict[str, tuple[Floats, Ints]]:
 
 
 def describe(found: dict[str, Any]) -> list[str]:
-    """The lines of the summary for a person."""
+    """The lines of the summary for a person. ``found``: of ``compare``, and of the daemon's own summary."""
     if "error" in found:
         return [f"classes     {found['error']}"]
     if not found.get("particles"):
@@ -106,6 +106,8 @@ def describe(found: dict[str, Any]) -> list[str]:
             f"            {found['views']} views were simulated; homogeneity {found['homogeneity']:.2f}, "
             f"adjusted Rand index {found['rand']:.2f}"
         )
+    if found.get("pick_to_class_median_s") is not None:
+        lines.append(f"            {found['pick_to_class_median_s']:.1f} s from pick to class (median)")
     if found["picture"]:
         lines.append(f"            {os.path.relpath(found['picture'])}")
     return lines

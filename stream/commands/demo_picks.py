@@ -106,6 +106,7 @@ def summarise(found: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
         if name in true:
             (x, y), (true_x, true_y) = picked[name].T, true[name].T
             right += len(match(x, y, true_x, true_y, MATCH * diameter_px))
+    classes = demo_classes.compare(directory, Path(truth["truth"]), MATCH * diameter_px)
     n_true = sum(len(true[name]) for name in picked if name in true)
     n_found = sum(map(len, picked.values()))
     return {
@@ -118,7 +119,7 @@ def summarise(found: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
         "matched_particles": right,
         "precision": right / n_found if n_found else None,
         "recall": right / n_true if n_true else None,
-        "classes": demo_classes.compare(directory, Path(truth["truth"]), MATCH * diameter_px),
+        "classes": {**(found["classes"] or {}), **classes},
     }
 
 
