@@ -34,8 +34,9 @@ class Options:
     published; ``clean``: images without noise, for all blocks. ``carry``: a block starts from the weights of the one
     before, not from nothing. ``weight``: errors count relative to the clean image's variance to this power: 0, as
     published, lets high SNRs weigh most, 1 would let low ones. ``rate`` of RMSprop, constant or with ``cosine``
-    falling to zero. ``dropout``: share. ``epochs``: of each block; after them, ``joint`` of all blocks at once.
-    ``reduced``: bfloat16 where torch allows it.
+    falling to zero. ``dropout``: share, in the first ``dropped`` of a block's epochs; the others teach it the
+    brightness that it has without, which is another one behind rectified units. ``epochs``: of each block; after them,
+    ``joint`` of all blocks at once. ``reduced``: bfloat16 where torch allows it.
 
     ``held``: validation images of each map and condition. ``threads``: of torch; 0: as it is set. ``stop_after``:
     epochs of all blocks together, for interruptions.
@@ -64,6 +65,7 @@ class Options:
     decoder: tuple[int, int, int] = DECODER
     kernel: int = KERNEL
     dropout: float = DROPOUT
+    dropped: float = 0.75
     rate: float = 1e-3
     cosine: bool = False
     batch: int = 32
@@ -94,6 +96,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "maps": ("proteasome",),
         "images": 4000,
         "orientations": 4,
+        "together": False,
     },
     "general": {
         "name": "classes2d-general",
@@ -115,7 +118,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 _POSITIVE = ("images", "rate", "batch", "epochs")
 _RANGES = {"snr": (1e-4, 1e3), "defocus": (0.0, 20.0), "box": (1.0, 8.0)}
-_SHARES = {"ctf": 1.0, "dropout": 0.95, "shift": 16.0, "colour": 100.0, "weight": 1.0}
+_SHARES = {"ctf": 1.0, "dropout": 0.95, "shift": 16.0, "colour": 100.0, "weight": 1.0, "dropped": 1.0}
 
 
 def make_options(out: Path, recipe: str = "general", **changes: Any) -> Options:

@@ -148,7 +148,9 @@ def _told(options: Options, history: Sequence[Mapping[str, float]]) -> dict[str,
     return {
         **identity,
         "validation_maps": list(options.validation),
-        "snr_after_blocks": "4 and 6 times that of the start, then none",
+        "targets_of_blocks": "4 and 6 times the SNR of the start, then no noise"
+        if options.targets == "noisy"
+        else "no noise, for all blocks; the steps of 4 and 6 times the SNR of the start are not taken",
         "method": "Lei and Yang, Frontiers in Genetics 11 (2021); widths of the layers are this project's",
         "optimiser": "RMSprop, mean squared error",
         "last_loss": [[_round(r["loss"]) for r in history if r["block"] == b][-1] for b in _blocks(history)],

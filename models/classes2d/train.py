@@ -1,11 +1,12 @@
 """Pre-train the cascade on simulated pairs: ``train(options, volumes, held)``, ``beamsieve train classes2d``.
 
 Lei and Yang (2021), section 3.2: each block learns to make of images at one signal-to-noise ratio those at the next,
-by RMSprop and the mean squared error. ``paper`` trains the blocks apart from each other on simulated pairs of four
-views of one protein. ``general`` trains them one by one, each on what those before it leave, on many views of many
-proteins at many signal-to-noise ratios, and then all at once: a block cannot bring back what the one before left out,
-and one that was trained to give the best image by itself leaves out much. A killed run goes on with ``resume`` and ends
-with the same weights to rounding.
+by RMSprop and the mean squared error. ``paper`` shows four views of one protein. The authors can train the blocks at the
+same time, apart from each other (``together``); here each is trained on what those before it leave, because a block
+that has only seen noisy images makes nothing of clean ones. ``general`` shows many views of many proteins at many
+signal-to-noise ratios, and trains all blocks at once in the end: a block cannot bring back what the one before left
+out, and one that was trained to give the best image by itself leaves out much. A killed run goes on with ``resume`` and
+ends with the same weights to rounding.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Trainer:
         net = Cdae(options.encoder, options.decoder, kernel=options.kernel, dropout=options.dropout)
         self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.history: list[dict[str, float]] = []
+        self.dropping = True
         self.optimiser = self._optimiser(0)
 
     @property
@@ -82,6 +84,7 @@ class Trainer:
     def _epoch(self, block: int, epoch: int) -> float:
         """Mean loss. What is dropped out comes from seed, block and epoch."""
         o = self.options
+        self.dropping = epoch < o.dropped * self._length(block)
         torch.manual_seed((o.seed * 1009 + block) * 1009 + epoch)
         total, steps = 0.0, math.ceil(len(self.pool) / o.batch)
         for step, batch in enumerate(self.pool.batches(block, epoch)):
@@ -90,12 +93,18 @@ class Trainer:
             total += self._step(block, batch) * len(batch.start)
         return total / len(self.pool)
 
+    def _length(self, block: int) -> int:
+        return self.options.epochs if block < BLOCKS else self.options.joint
+
     def _rate(self, block: int, at: float) -> float:
         """Constant, or half a cosine to zero after a short rise; ``at`` in epochs."""
         o = self.options
         rate = o.rate if block < BLOCKS else JOINT_RATE * o.rate
-        epochs = o.epochs if block < BLOCKS else o.joint
-        return rate * min(1.0, 0.05 + 2 * at) * 0.5 * (1 + math.cos(math.pi * at / epochs)) if o.cosine else rate
+        return (
+            rate * min(1.0, 0.05 + 2 * at) * 0.5 * (1 + math.cos(math.pi * at / self._length(block)))
+            if o.cosine
+            else rate
+        )
 
     def _step(self, block: int, batch: Batch) -> float:
         o = self.options
@@ -120,9 +129,9 @@ class Trainer:
         if block < BLOCKS:
             alone = self.options.together
             before = self._there(batch.before) if alone else self._through(block, self._there(batch.start))
-            return [self.net.blocks[block].train()(before)]
+            return [self.net.blocks[block].train(self.dropping)(before)]
         images, answers = self._there(batch.start), []
-        for one in self.net.train().blocks:
+        for one in self.net.train(self.dropping).blocks:
             images = one(images)
             answers.append(images)
         return answers

@@ -52,8 +52,8 @@ def classes2d(
 ) -> None:
     """Pre-train the cascade of denoising autoencoders (CDAE) on simulated particle images.
 
-    Recipe paper: four views of one protein, 1000 images each at SNR 0.1, 0.4 and 0.6, blocks apart from each other.
-    Recipe general: many views of many proteins, with and without a transfer function, SNR 0.02 to 0.5, one by one.
+    Recipe paper: four views of one protein, 1000 images each at SNR 0.1, 0.4 and 0.6.
+    Recipe general: many views of many proteins, with and without a transfer function, SNR 0.02 to 0.5.
     Use the bundle with --bundle OUT/NAME.pt. An interrupted training goes on with --resume.
 
     Exit code 1: a file cannot be read or written. 2: a wrong option.
