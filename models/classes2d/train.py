@@ -1,7 +1,7 @@
 """Pre-train the cascade on simulated pairs: ``train(options, volumes, held)``, ``beamsieve train classes2d``.
 
 Lei and Yang (2021), section 3.2: each block learns to make of images at one signal-to-noise ratio those at the next,
-by RMSprop and the mean squared error. ``paper`` shows four views of one protein. The authors can train the blocks at the
+by RMSprop and the mean squared error. ``paper`` shows four views of one protein. The authors train the blocks at the
 same time, apart from each other (``together``); here each is trained on what those before it leave, because a block
 that has only seen noisy images makes nothing of clean ones. ``general`` shows many views of many proteins at many
 signal-to-noise ratios, and trains all blocks at once in the end: a block cannot bring back what the one before left
