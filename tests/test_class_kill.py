@@ -205,7 +205,7 @@ def test_killed_at_any_moments_no_particle_is_lost_or_counted_twice(tmp_path: Pa
     """Only the classes, in a process of their own, since a whole daemon takes seconds to start."""
     random = np.random.default_rng(5)
     count = 0
-    for at in range(3):
+    for at in range(2):
         for record in range(4):
             write_record(tmp_path, f"{at}-{record}.mrc", particles(20, count)[0])
             count += 20

@@ -114,21 +114,26 @@ def test_what_comes_later_is_labelled_at_once_and_classes_are_made_anew_as_the_s
 
 
 def test_a_record_that_comes_or_changes_during_a_pass_is_in_the_new_book_once(ready: Session) -> None:
+    old = ready.work.book
+    assert old is not None
+    numbers = old.classes.ids
     fill(ready.directory, 4, first=3)
     ready.work.look()
     while ready.work.going_over is None or ready.work.going_over.done == 0:
         ready.work.step()
         time.sleep(0.001)
     assert ready.work.going_over.why == "growth"
-    old = ready.work.book
+    assert old.classes.ids == numbers != ready.work.going_over.book.classes.ids, "the old ones stay in force"
     fill(ready.directory, 1, first=7)
     ready.work.hear("grid/m7.mrc", ready.clock.now)
     images, _ = particles(EACH, 0)
     write_record(ready.directory, "grid/m0.mrc", images[:10])
     ready.work.hear("grid/m0.mrc", ready.clock.now)
-    assert ready.work.book is old
+    while ready.work.book is old:
+        ready.work.step()
+    assert ready.work.book is not None
+    assert not ready.work.book.stale(ready.work.records.known), "not one label is missing when it takes over"
     ready.settle()
-    assert ready.work.book is not old
     all_once(ready, 8 * EACH - 20)
     ready.clock.now += 100
     ready.settle()
@@ -160,6 +165,33 @@ def test_a_moved_threshold_keeps_the_labels_of_what_stays_and_averages_follow(re
     ready.settle()
     all_once(ready, 90)
     assert (ready.labels()["grid/m1.mrc.h5"][5:] == before[5:]).mean() > 0.9, "at most the centres moved a little"
+
+
+def test_the_same_places_in_another_box_are_other_particles(ready: Session) -> None:
+    write_record(ready.directory, "grid/m1.mrc", particles(EACH, 1)[0], pixel_a=PIXEL_A * 2)
+    ready.settle()
+    assert not ready.labels()["grid/m1.mrc.h5"].any()
+    assert ready.work.book is not None
+    assert ready.work.book.went == EACH
+
+
+def test_a_record_that_is_given_up_in_the_middle_leaves_no_particle_uncounted(
+    ready: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beamsieve.stream.beamlines.class_book.AT_ONCE", 8)
+    fill(ready.directory, 1, first=3)
+    ready.work.look()
+    book = ready.work.book
+    assert book is not None
+    steps = book.update("grid/m3.mrc.h5", ready.work.records.known["grid/m3.mrc.h5"].stamp)
+    assert [next(steps), next(steps)] == [8, 8]
+    steps.close()
+    assert (book.went, len(book.entries)) == (16, 3)
+    ready.settle()
+    all_once(ready, 120)
+    ready.clock.now += 30
+    ready.settle()
+    assert ready.averaged() == 120
 
 
 def test_a_micrograph_that_was_picked_by_another_model_is_labelled_anew(ready: Session) -> None:
@@ -260,6 +292,11 @@ def test_marks_are_of_a_class_and_not_of_a_number(ready: Session) -> None:
     again.begin().settle()
     assert again.keeping.current().classes
     assert again.keeping.current().rejected == 0
+    again.end()
+    third = Session(ready.directory).begin()
+    third.settle()
+    assert third.keeping.current().particles == 90
+    assert third.keeping.current().rejected == 0
 
 
 @pytest.mark.parametrize("damage", ["cut", "other", "state"])
@@ -386,6 +423,11 @@ def test_images_that_are_none_get_no_class_and_are_counted_once(
     again.settle()
     assert again.facts.failures() == {}, "they were told"
     assert again.denoiser.calls == 0
+    images, _ = particles(EACH, 9)
+    images[0] = 0.0
+    write_record(tmp_path, "m9.mrc", images)
+    again.settle()
+    assert again.facts.failures() == {"image": 1}
 
 
 def test_a_network_that_answers_no_numbers_spoils_no_average(tmp_path: Path) -> None:
