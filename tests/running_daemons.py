@@ -154,8 +154,6 @@ def picks_settings(directory: Path) -> dict[str, Any]:
         "source": {"kind": "folder", "directory": str(directory), "settle_s": 0.0, "poll_s": 0.2, "incomplete_s": 600},
         "model": {"bundle": "particles-ribosome", "threads": 1},
         "files": {"directory": "picks", "formats": ["star"], "pictures": False, "min_free_gb": 0},
-        # Classes of some dozens have a resolution.
-        "classes": {"first_at": 100, "per_class": 50, "number": 2, "growth": 10, "finetune": False},
     }
 
 
