@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -327,21 +328,30 @@ def test_two_daemons_do_not_classify_one_folder(ready: Session) -> None:
     other.store.release()
 
 
-def test_the_picture_of_all_averages_is_drawn_every_so_many_particles_and_at_the_end(tmp_path: Path) -> None:
+def test_the_picture_of_all_averages_is_drawn_every_so_many_particles_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, Any]] = []
+
+    def montage(averages: Any, counts: Any, labels: Any, **more: Any) -> bytes:
+        drawn.append({"averages": averages.shape, "counts": sum(counts), "labels": labels, **more})
+        return b"PNG"
+
+    monkeypatch.setattr("beamsieve.models.classes2d.montage.montage", montage)
     session = Session(tmp_path, ClassSettings(number=6, first_at=60, per_class=20, montage_every=40), pictures=True)
     fill(tmp_path, 3)
     session.begin().settle()
-    picture = tmp_path / "classes.png"
-    assert picture.read_bytes()[:4] == b"\x89PNG"
-    times = [picture.stat().st_mtime_ns]
     for count in (25, 10):
         write_record(tmp_path, f"more{count}.mrc", particles(count, count)[0])
         session.settle()
-        times.append(picture.stat().st_mtime_ns)
-    assert times[0] == times[1] < times[2], "of 90, not of 115, of 125 particles"
-    session.marks.put(session.keeping.current().classes[0].id, "bad", "Ana", 0.0)
+    assert [one["counts"] for one in drawn] == [90, 125], "not of 115"
+    largest = session.keeping.current().classes[0]
+    session.marks.put(largest.id, "bad", "Ana", largest.since)
     session.end()
-    assert picture.stat().st_mtime_ns > times[2]
+    assert drawn[-1]["marks"].count("bad") == 1
+    assert drawn[-1]["title"] == "125 particles"
+    assert any(label.startswith(f"{largest.id}") for label in drawn[-1]["labels"])
+    assert (tmp_path / "classes.png").read_bytes() == b"PNG"
 
 
 # Marks
@@ -613,6 +623,31 @@ def test_the_thread_classifies_what_it_is_told_and_all_that_is_left_at_the_end(t
     assert (stored.particles["class"] > 0).all()
     assert stored.particles["rejected"].any()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("class")]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads have a priority of their own on Linux")
+def test_the_thread_and_those_of_the_denoiser_give_way_to_the_others(tmp_path: Path) -> None:
+    found = {}
+
+    class Looks(Blur):
+        def __call__(self, images: Any) -> Any:
+            found["here"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            started = threading.Thread(
+                target=lambda: found.update(below=os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            )
+            started.start()
+            started.join()
+            return super().__call__(images)
+
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    fill(tmp_path, 2)
+    session = Session(tmp_path, denoiser=Looks())
+    classes = live(session)
+    classes.open()
+    classes.finish(DRAINED_S)
+    classes.close()
+    assert found == {"here": 10, "below": 10}
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
 def test_a_bug_costs_the_classes_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

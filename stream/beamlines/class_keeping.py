@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,21 +46,20 @@ class Keeping:
         self._drawn, self._drawn_at = (-1, -1), -1
         self._errors: dict[str, str] = {}
         self._tables: ClassTables | None = None
+        self._lock = threading.Lock()
         need = work.settings.first_at
         self._snapshot = (Classes(0, "waiting", 0, need, 0, 0, 0, 0.0, "", "", tuned=False), -1)
         work.on_new_book = self.new_book
 
     def current(self) -> Classes:
         """The newest picture of the classes, with the newest marks. Any thread."""
-        classes, marks = self._snapshot
-        version = self._work.marks.version
-        if version == marks or not classes.classes:
+        with self._lock:
+            classes, marks = self._snapshot
+            version = self._work.marks.version
+            if version != marks:
+                classes = marked(classes, self._work.marks.all(), next(self._versions))
+                self._snapshot = classes, version
             return classes
-        found = marked(classes, self._work.marks.all(), next(self._versions))
-        # Another thread may have done the same, or the worker have published: either is as new.
-        if self._snapshot[0] is classes:
-            self._snapshot = found, version
-        return found
 
     def keep_up(self) -> None:
         """Publish and write what is due."""
@@ -99,13 +99,15 @@ class Keeping:
         self._seen, marks = self._now(), self._work.marks.version
         self._publish_at = self._clock() + PUBLISH_S
         found = self._classes(self._views())
-        self._snapshot = found, marks
+        with self._lock:
+            self._snapshot = found, marks
         self._work.facts.counted(counts_of(found, self._work.waiting()))
 
     def fail(self, why: str) -> None:
         """Nothing more is classified."""
-        classes, marks = self._snapshot
-        self._snapshot = replace(classes, state="failed", error=why, version=next(self._versions)), marks
+        with self._lock:
+            classes, marks = self._snapshot
+            self._snapshot = replace(classes, state="failed", error=why, version=next(self._versions)), marks
 
     def say(self, what: str, why: str) -> None:
         """What hinders ``what`` at present; empty: nothing."""

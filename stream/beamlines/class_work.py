@@ -16,21 +16,22 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, ItemsView
+from collections.abc import Callable, Generator
 
 from ...models.classes2d.online import OnlineClasses
 from ..flow.classed import Classed
 from ..flow.frame import BadData
 from ..live.class_view import MOST_EVENTS
-from ..sinks.picks.classes_file import NONE, ClassTables
+from ..sinks.picks.classes_file import NONE
 from ..sinks.picks.places import safe
-from .class_book import Book, Entry
+from .class_book import Book
 from .class_marks import ClassMarks
 from .class_networks import Networks
 from .class_passes import Pass
 from .class_records import Records, same_box
+from .class_restart import Restart, restart
 from .class_settings import ClassSettings
-from .class_store import Kept, Store, book_of
+from .class_store import Kept, Store
 from .class_views import Growth
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class ClassWork:
         self._heard: dict[str, float] = {}
         self._update: tuple[str, Generator[int]] | None = None
         self._began = self._rested = 0.0
-        self._again = self._restarted = False
+        self._mixed = self._restarted = False
         self._hopeless = 0
         self._look_at = self._changed = -math.inf
         self._told: Counter[str] = Counter()
@@ -88,40 +89,20 @@ class ClassWork:
         """Go on with what the last daemon kept. Raises ``OSError``."""
         tables = self.store.read()
         if tables is not None:
-            self._restore(tables)
+            self._go_on(restart(tables, self.networks, self.settings, self.records.folder, self._wall()))
         self.networks.tell()
         stored = {} if tables is None else {int(c["id"]): c["mark"].decode() for c in tables.classes}
         self.marks.restore({} if self.book is None else self.book.since, stored)
         self.look()
 
-    def _restore(self, tables: ClassTables) -> None:
-        self.kept.events = list(tables.events)[-MOST_EVENTS:]
-        try:
-            said = self.networks.restore(tables)
-            if float(tables.facts["box_a"]) > 0:
-                options = {"most": self.settings.number, "per_class": self.settings.per_class}
-                self.book = book_of(tables, self.records.folder, self.networks.current.denoiser, **options)
-            self.kept.clustered_at = int(tables.facts["clustered_at"])
-            self.kept.groupings = int(tables.facts["groupings"])
-        except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s: cannot be gone on with (%s); all particles are classified anew", self.store.path, error)
+    def _go_on(self, found: Restart) -> None:
+        self.book, self.kept, self._mixed, self._restarted = found.book, found.kept, found.mixed, found.anew
+        if found.anew:
             self.store.put_aside()
-            self.book, self._restarted = None, True
-            return
-        for text in said:
-            self.event(text)
-        if self.book is not None:
-            self.book.model = self.networks.number_of(self.networks.current)
-            rows = [entry.rows["model"] == self.book.model for entry in self.book.entries.values()]
-            # Of a daemon that was killed in a pass, or was set to another network since.
-            self._again = not all(mine.all() for mine in rows)
-            self._told.update(self.book.refused)
-            self.records.trust({file: (e.stamp, len(e.rows), e.size * e.pixel_a) for file, e in self._entries()})
-            log.info("2-D classes: %d particles in %d classes", self.book.classified, len(self.book.classes.ids))
-
-    def _entries(self) -> ItemsView[str, Entry]:
-        assert self.book is not None
-        return self.book.entries.items()
+        if found.book is not None:
+            self._told.update(found.book.refused)
+            entries = found.book.entries.items()
+            self.records.trust({file: (e.stamp, len(e.rows), e.size * e.pixel_a) for file, e in entries})
 
     # A piece of work
 
@@ -130,9 +111,10 @@ class ClassWork:
         file = f"{safe(name)}.h5"
         if self.records.look(file):
             self._note_change()
-            self._heard[file] = when
             # The newest first: of a backlog, an operator waits for what comes now.
             self._todo.appendleft(file)
+        if self._is_stale(file):
+            self._heard[file] = when
 
     def step(self) -> bool:
         """Do what is most urgent, a fraction of a second of it; False where there is nothing to do.
@@ -198,9 +180,11 @@ class ClassWork:
 
     def waiting(self) -> int:
         """Particles that are not looked at yet."""
-        entries = {} if self.book is None else self.book.entries
-        known = self.records.known.items()
-        return sum(k.count for file, k in known if file not in entries or entries[file].stamp != k.stamp)
+        return sum(known.count for file, known in self.records.known.items() if self._is_stale(file))
+
+    def _is_stale(self, file: str) -> bool:
+        known, entry = self.records.known.get(file), None if self.book is None else self.book.entries.get(file)
+        return known is not None and (entry is None or entry.stamp != known.stamp)
 
     # Labels
 
@@ -227,9 +211,8 @@ class ClassWork:
     def _open_next(self, book: Book) -> bool:
         while self._todo:
             file = self._todo.popleft()
-            known, entry = self.records.known.get(file), book.entries.get(file)
-            if known is not None and (entry is None or entry.stamp != known.stamp):
-                self._update = file, book.update(file, known.stamp)
+            if self._is_stale(file):
+                self._update = file, book.update(file, self.records.known[file].stamp)
                 return True
         return False
 
@@ -256,7 +239,7 @@ class ClassWork:
             return ("restart" if self._restarted else "first") if enough else None
         if self.ending:
             return None
-        if self.networks.wanted is not None or self._again:
+        if self.networks.wanted is not None or self._mixed:
             return "model"
         if not same_box(usual, book.box_a) and there >= max(self.settings.first_at, 2 * self.records.count(book.box_a)):
             return "box"
@@ -306,7 +289,7 @@ class ClassWork:
             self._update[1].close()
             self._update = None
         self.networks.adopt(book.denoiser)
-        self._again = self._restarted = False
+        self._mixed = self._restarted = False
         book.since = {number: book.since.get(number, now) for number in book.classes.ids}
         book.learning = True
         first, self.book = self.book is None, book

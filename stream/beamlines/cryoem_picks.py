@@ -134,7 +134,7 @@ class Daemon:
         Waits for the classes, a while: what was picked is classified as far as there is time, and all of it written.
         """
         self.levers.close()
-        if self.classes is not None and self.classes.close():
+        if self.classes is not None and self.classes.close() and self.pipeline.finished.is_set():
             # The tables were written before the last particles had their class.
             self.picks.close()
         self.source.finish()
