@@ -6,8 +6,8 @@ Run it in the repository's root, on a machine that does nothing else. ``decode``
 ``runner``: the network alone; needs torch and numpy only. ``throughput``, ``latency``, ``memory``: the whole daemon, as
 a process of its own, with an emulated detector in another. ``picking``: DeepEM's scan of whole micrographs beside the
 naive one; ``micrographs``: the daemon that picks, on a full folder. ``page``: what the live page costs, with ten
-browsers. What is not installed is left out, with a line that
-says so.
+browsers. ``classes2d``: particles denoised and assigned to classes, memory of a long session. What is not installed is
+left out, with a line that says so.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pathlib import Path
 
 from .report import Report, machine, save
 
-NAMES = ("decode", "runner", "throughput", "latency", "memory", "page", "picking", "micrographs")
-ON_A_GPU = ("runner", "throughput", "latency", "picking")
+NAMES = ("decode", "runner", "throughput", "latency", "memory", "page", "picking", "micrographs", "classes2d")
+ON_A_GPU = ("runner", "throughput", "latency", "picking", "classes2d")
 
 
 def main() -> int:
@@ -39,6 +39,7 @@ def main() -> int:
     options.add_argument("--frames", type=int, help="shots of the memory benchmark (default: a million, quick 100 000)")
     options.add_argument("--only", default="", help="throughput: only rows whose name has this in it")
     options.add_argument("--picker", default="particles-general", help="picking: name or path of the model")
+    options.add_argument("--denoiser", default="classes2d-general", help="classes2d: name or path of the model")
     options.add_argument("--full", action="store_true", help="picking: run the naive scan once in full, too")
     options.add_argument("--json", type=Path, help="write all numbers to this file")
     options.add_argument("--save", action="store_true", help="write them to benchmarks/results/DEVICE-DATE.json")
@@ -86,6 +87,12 @@ def run(name: str, folder: Path, asked: argparse.Namespace) -> Report:  # noqa: 
         from . import micrographs
 
         return micrographs.measure(folder, picker=asked.picker, threads=asked.threads, quick=asked.quick)
+    if name == "classes2d":
+        from . import classes2d
+
+        return classes2d.measure(
+            folder, denoiser=asked.denoiser, device=asked.device, threads=asked.threads, quick=asked.quick
+        )
     from . import decode, latency, memory, throughput
     from .shots import Shots
 

@@ -104,8 +104,7 @@ def candidates() -> dict[str, list[Candidate]]:
         for how in means
     ]
     found["BM3D"] = [
-        Candidate("BM3D", {"block": o.block, "most": o.most, "near": o.near, "cut_match": o.cut_match}, _bm3d(o))
-        for o in _bm3d_options()
+        Candidate("BM3D", {"block": o.block, "near": o.near, "cut": o.cut}, _bm3d(o)) for o in _bm3d_options()
     ]
     return found
 
@@ -117,9 +116,9 @@ def _bm3d(options: Bm3d) -> Filter:
 def _bm3d_options() -> Iterable[Bm3d]:
     yield Bm3d()
     for block in (8, 12):
-        for most in ((16, 32), (32, 64)):
-            for near in ((4.0, 0.64), (16.0, 2.5)):
-                yield Bm3d(block=block, most=most, near=near, cut=2.8, cut_match=2.0)
+        for near in ((4.0, 0.64), (16.0, 2.5)):
+            for cut, cut_match in ((2.8, 2.0), (3.2, 2.5)):
+                yield Bm3d(block=block, most=(32, 64), near=near, cut=cut, cut_match=cut_match)
 
 
 def choose(

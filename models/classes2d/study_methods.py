@@ -45,9 +45,10 @@ class StudyOptions:
     ``images``: per orientation; ``orientations``: random ones, the same for all proteins. ``snr``: variance of the
     clean image over that of the noise. ``ctf``: defocus of 1 to 2.5 µm, each image its own. ``in_plane``: each image
     turned by a random angle; clusterings then turn them back (``polar``), but PCA's and the plain autoencoder's.
-    ``pixel_share``: ångström per pixel over the protein's diameter. ``epochs``: of every training. ``tune_on``: how
-    many of the images fine-tuning sees, at most. ``scored``: how many are in the PSNR table, at most; all are in the
-    clusters. ``validation``: images that filters' parameters are chosen on. ``rate``, ``tune_rate``: RMSprop's.
+    ``pixel_share``: ångström per pixel over the protein's diameter. ``epochs``: of every training but fine-tunings,
+    which have ``tune_epochs``. ``tune_on``: how many of the images fine-tuning sees, at most. ``scored``: how many are
+    in the PSNR table, at most; all are in the clusters. ``validation``: images that filters' parameters are chosen on.
+    ``rate``, ``tune_rate``: RMSprop's.
     """
 
     seed: int = 0
@@ -58,6 +59,7 @@ class StudyOptions:
     in_plane: bool = False
     pixel_share: float = 1.5 / 64
     epochs: int = 20
+    tune_epochs: int = 20
     tune_on: int = 1000
     scored: int = 400
     rate: float = 1e-3
@@ -114,7 +116,7 @@ class Methods:
         for title, one in self.filters.items():
             yield self._timed(title, few if title in SLOW else p.images, partial(_filtered, one, o.sigma))
         yield self._timed("DAE, not tuned", p.images, partial(autoencoders.run, self.single))
-        how = FitOptions(epochs=o.epochs, rate=o.tune_rate, seed=o.seed)
+        how = FitOptions(epochs=o.tune_epochs, rate=o.tune_rate, seed=o.seed)
         tuned = autoencoders.tuned(self.single, some, how, aligned=o.in_plane, progress=self.progress)
         yield self._timed("DAE", p.images, partial(autoencoders.run, tuned))
         other = autoencoders.on_means(some, self._from_nothing(), progress=self.progress)
@@ -140,7 +142,7 @@ class Methods:
         options = TuneOptions(
             out=self.out / "tuned" / f"{name}-{bundle.card.name}-{digest([bundle.card.sha256, asdict(o)])}",
             name="tuned",
-            epochs=o.epochs,
+            epochs=o.tune_epochs,
             aligned=o.in_plane,
             rate=o.tune_rate,
             validation=0.05,

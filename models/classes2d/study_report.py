@@ -43,9 +43,9 @@ def markdown(title: str, found: Row) -> str:
         f"{o['orientations']} orientations × {o['images']} images, SNR {o['snr']:g}, seed {o['seed']}",
         *(["transfer function with 1 to 2.5 µm defocus"] if o["ctf"] else []),
         *(["random turns in the plane"] if o["in_plane"] else []),
-        f"fine-tuned on {min(o['tune_on'], o['images'] * o['orientations'])} of the images, {o['epochs']} epochs",
+        f"fine-tuned on {min(o['tune_on'], o['images'] * o['orientations'])} of the images, {o['tune_epochs']} epochs",
         f"PSNR on {min(o['scored'], o['images'] * o['orientations'])}",
-        f"single autoencoder trained on {found['trained_on']}",
+        f"single autoencoder trained on {found['trained_on']}, {o['epochs']} epochs",
         f"filters chosen on {', '.join(found['validated_on'])}",
     ]
     parts = [f"## {title}", "; ".join(how) + ".", psnr_table(found), cluster_table(found)]

@@ -35,7 +35,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "in-plane": {"in_plane": True},
     "snr-0.01": {"snr": 0.01},
 }
-QUICK = {"images": 60, "tune_on": 200, "scored": 40, "epochs": 2, "validation": 8}
+QUICK = {"images": 60, "tune_on": 200, "scored": 40, "epochs": 2, "tune_epochs": 2, "validation": 8}
 INTRODUCTION = """# Denoising and clustering of particles
 
 Lei and Yang's experiment (Frontiers in Genetics 11, 2021, section 4) on other proteins: their structures (5flc, 5wth,
@@ -68,10 +68,11 @@ def classes2d(
     snr: Annotated[float | None, typer.Option(min=1e-4, help="variance of signal over noise; default 0.1")] = None,
     ctf: Annotated[bool, typer.Option("--ctf", help="with a transfer function")] = False,
     in_plane: Annotated[bool, typer.Option("--in-plane", help="turned in the plane at random")] = False,
-    epochs: Annotated[int | None, typer.Option(min=1, help="of every training; default 20")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="of trainings; default 20")] = None,
     tune_on: Annotated[
         int | None, typer.Option(min=200, help="most images that fine-tuning sees; default 1000")
     ] = None,
+    tune_epochs: Annotated[int | None, typer.Option(min=1, help="of fine-tunings; default 20")] = None,
     scored: Annotated[int | None, typer.Option(min=1, help="most images in the PSNR table; default 400")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="two minutes: few images and epochs, for a first look")
@@ -89,6 +90,7 @@ def classes2d(
         "ctf": ctf or None,
         "in_plane": in_plane or None,
         "epochs": epochs,
+        "tune_epochs": tune_epochs,
         "tune_on": tune_on,
         "scored": scored,
     }
@@ -96,6 +98,7 @@ def classes2d(
         chosen = _rows(rows or ["paper"])
         options = {name: _options(ROWS[name], given, seed, quick) for name in chosen}
         extra = _named([from_] if from_ else [], also or [])
+        out.mkdir(parents=True, exist_ok=True)
         test, held = _volumes(maps, TEST, ()), _volumes(validation, VALIDATION, WITHOUT)
         _apart(test, held)
         write_tables(out, _run(out, options, test, held, from_, extra))
