@@ -20,12 +20,12 @@ class TuneOptions:
     ``name``: of the new bundle; empty: the old one's with ``-tuned``. ``k``: neighbours in a mean. ``target``: what is
     averaged over them: the block's ``outputs``, as published, or the raw ``images``, whose noise the mean takes away
     and whose detail the model cannot have lost. ``epochs``: of each block. ``aligned``: compare and average images at
-    their best in-plane angle and centre. ``batch``: images per step. ``rate``: RMSprop's. ``dropout``: probability;
-    None: the one that the bundle was trained with (0.5, the published, where its card does not say), because another
-    changes what the network answers, and does harm until it has learnt anew. ``validation``: share of the images held
-    out. ``resume``: go on from the checkpoint in ``out``. ``anyway``: write the bundle also where it is not better.
-    ``source``: in words, what the images are. ``command``: goes into the card. Raises ``ValueError`` for numbers that
-    cannot be.
+    their best in-plane angle and centre. ``batch``: images per step. ``rate``: RMSprop's at its highest. ``dropout``:
+    probability; None: the one that the bundle was trained with (0.5, the published, where its card does not say),
+    because another changes what the network answers, and does harm until it has learnt anew. ``validation``: share of
+    the images held out. ``resume``: go on from the checkpoint in ``out``. ``anyway``: write the bundle also where it is
+    not better. ``source``: in words, what the images are. ``command``: goes into the card. Raises ``ValueError`` for
+    numbers that cannot be.
     """
 
     out: Path
@@ -35,7 +35,7 @@ class TuneOptions:
     epochs: int = 20
     aligned: bool = True
     batch: int = 64
-    rate: float = 1e-4
+    rate: float = 3e-4
     dropout: float | None = None
     validation: float = 0.2
     seed: int = 1
@@ -72,10 +72,11 @@ def trained_dropout(bundle: Bundle) -> float:
     """The dropout that a bundle was trained with, as its card says it; 0.5 where it does not."""
     training: Any = bundle.card.training
     while isinstance(training, Mapping):
-        told = training.get("options")
-        found = told.get("dropout") if isinstance(told, Mapping) else None
-        if isinstance(found, int | float) and 0 <= found <= 0.9:
-            return float(found)
+        options = training.get("options")
+        for told in (training, options if isinstance(options, Mapping) else {}):
+            found = told.get("dropout")
+            if isinstance(found, int | float) and 0 <= found <= 0.9:
+                return float(found)
         # A fine-tuned bundle keeps the card of the one it came from.
         base = training.get("base")
         training = base.get("training") if isinstance(base, Mapping) else None

@@ -31,7 +31,7 @@ def write_report(out: Path, tuner: Tuner, result: Mapping[str, Any], to: Path) -
 
 def _figure(width: float, height: float) -> Any:
     # Figure, not pyplot: no window, no global list of figures, and the Agg canvas wherever this runs.
-    return importlib.import_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    return importlib.import_module("matplotlib.figure").Figure(figsize=(width, height))
 
 
 def draw_particles(path: Path, tuner: Tuner, result: Mapping[str, Any]) -> None:
@@ -51,6 +51,7 @@ def draw_particles(path: Path, tuner: Tuner, result: Mapping[str, Any]) -> None:
         axes.imshow(_strip(images), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    figure.subplots_adjust(left=1.4 / (len(some) + 1.4), right=0.995, bottom=0.01, top=0.93, hspace=0.04)
     figure.suptitle(
         f"{result['base']}: share of differences explained {result['before']:.3f}, now {_said(result['after'])} "
         f"(± {_said(result['error'])}) on {count} held-out particles",
@@ -87,4 +88,5 @@ def draw_losses(path: Path, history: Sequence[Mapping[str, float]]) -> None:
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize=8)
     figure.axes[0].set_ylabel("mean square error")
+    figure.subplots_adjust(left=0.09, right=0.99, bottom=0.18, top=0.88, wspace=0.3)
     figure.savefig(path, dpi=110)

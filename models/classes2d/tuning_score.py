@@ -43,8 +43,8 @@ class Change:
 
     @property
     def better(self) -> bool:
-        """Whether the improvement is larger than its standard error."""
-        return self.after - self.before > self.error
+        """Whether the improvement is larger than its standard error, and the model now explains anything at all."""
+        return self.after > 0 and self.after - self.before > self.error
 
 
 def split(count: int, share: float, seed: int) -> Split:
@@ -67,13 +67,13 @@ def references(
     return means(raw[parts.training], found)
 
 
-def scores(denoised: Floats, wanted: Floats) -> Doubles:
+def scores(denoised: npt.ArrayLike, wanted: npt.ArrayLike) -> Doubles:
     """The share of each reference's difference from the mean that is explained, float64 (h,).
 
     ``denoised``, ``wanted``: (h, s, s), in any units. 1 would be a reference without noise, met exactly; the mean of
     all over the mean difference is the score of the model. 0 throughout where ``denoised`` is constant.
     """
-    given, needed = (np.asarray(part, np.float64).reshape(len(part), -1) for part in (denoised, wanted))
+    given, needed = (_rows(part) for part in (denoised, wanted))
     gain = _gain(given, needed)
     given, needed = given - given.mean(0), needed - needed.mean(0)
     left = np.square(needed - gain * given).sum(1)
@@ -81,6 +81,11 @@ def scores(denoised: Floats, wanted: Floats) -> Doubles:
     average = whole.mean()
     found: Doubles = (whole - left) / (average if average > 0 else 1.0)
     return found
+
+
+def _rows(images: npt.ArrayLike) -> Doubles:
+    pixels = np.asarray(images, np.float64)
+    return pixels.reshape(len(pixels), -1)
 
 
 def _gain(given: Doubles, needed: Doubles) -> float:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +55,9 @@ def classes2d(
     epochs: Annotated[int, typer.Option(min=1, help="of each of the three blocks")] = 20,
     most: Annotated[int, typer.Option(min=200, max=100_000, help="particles, drawn evenly from all")] = 4000,
     k: Annotated[int, typer.Option("--k", min=2, max=1000, help="similar particles in each mean")] = 30,
+    target: Annotated[
+        str, typer.Option(help="what is averaged over them: the block's outputs (as published), or the raw images")
+    ] = "outputs",
     aligned: Annotated[
         bool, typer.Option("--aligned/--no-aligned", help="turn particles onto each other before they are averaged")
     ] = True,
@@ -114,11 +118,15 @@ def _run(given: dict[str, Any], stop: threading.Event) -> tuple[Tuned | None, di
     """Read, tune, and tell: what came of it, and the same for ``--json``."""
     from ...models.bundle import load_bundle
     from ...models.classes2d.finetune import finetune
+    from ...models.lanes import open_lane
     from ...models.progress import Lines
     from .train import bars
 
+    # What is wrong with the options is said before a night's particles are read.
     _check_folder(given["out"], given["resume"])
     bundle = load_bundle(given["start"]).expect(task="classes2d")
+    open_lane(given["device"])
+    options = _options(given)
     told: dict[str, Any] = {"outcome": "stopped", "out": str(given["out"])}
     with bars() as shown:
         progress: Progress = shown or Lines()
@@ -127,8 +135,8 @@ def _run(given: dict[str, Any], stop: threading.Event) -> tuple[Tuned | None, di
         except _Stopped:
             return None, told
         told |= facts
-        options = _options(given, facts)
-        tuned = finetune(bundle, images, options, progress, stop.is_set)
+        source = f"{', '.join(map(str, given['sources']))}: {facts['particles']} particles, {facts['left_out']} bad"
+        tuned = finetune(bundle, images, replace(options, source=source), progress, stop.is_set)
     if tuned is None:
         return None, told
     # It would only be needed to go on, and is the largest file.
@@ -145,13 +153,11 @@ def _check_folder(out: Path, resume: bool) -> None:
         raise ConfigError([f"--out {out}: holds a fine-tuning; go on with --resume, or name another folder"])
 
 
-def _options(given: dict[str, Any], facts: dict[str, Any]) -> TuneOptions:
+def _options(given: dict[str, Any]) -> TuneOptions:
     from ...models.classes2d.finetune import TuneOptions
 
-    same = ("out", "name", "k", "epochs", "aligned", "seed", "device", "threads", "resume", "anyway")
-    source = f"{', '.join(map(str, given['sources']))}: {facts['particles']} particles, {facts['left_out']} left out"
-    command = shlex.join(["beamsieve", *sys.argv[1:]])
-    return TuneOptions(**{n: given[n] for n in same}, source=source, command=command)
+    same = ("out", "name", "k", "target", "epochs", "aligned", "seed", "device", "threads", "resume", "anyway")
+    return TuneOptions(**{n: given[n] for n in same}, command=shlex.join(["beamsieve", *sys.argv[1:]]))
 
 
 def _particles(
