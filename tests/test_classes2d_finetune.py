@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 import torch
 from beamsieve.models.bundle import Bundle, BundleError, load_bundle
 from beamsieve.models.classes2d import bundles
+from beamsieve.models.classes2d import finetune as finetune_module
 from beamsieve.models.classes2d.cdae import Cdae
-from beamsieve.models.classes2d.finetune import CHECKPOINT, LEAST, REPORT, Tuned, finetune
+from beamsieve.models.classes2d.finetune import CHECKPOINT, REPORT, Tuned, finetune
 from beamsieve.models.classes2d.neighbours import means, nearest, standardised
 from beamsieve.models.classes2d.tuner import Tuner
 from beamsieve.models.classes2d.tuning_options import TuneOptions, trained_dropout
@@ -23,12 +25,20 @@ from beamsieve.tests import blob_particles
 from beamsieve.tests.blob_particles import SMALL, Floats, write_beginner
 from scipy.ndimage import gaussian_filter
 
-COUNT = 200
+COUNT = 120
 QUICK: dict[str, Any] = {"epochs": 2, "k": 10, "aligned": False, "rate": 3e-4, "target": "images", "threads": 1}
 
 
 def silent(what: str, done: int, of: int) -> None:
     pass
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fewer_images() -> Iterator[None]:
+    """What a session needs takes longer than a test may."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune_module, "LEAST", 100)
+        yield
 
 
 def particles() -> tuple[Floats, Floats]:
@@ -191,7 +201,7 @@ def test_a_better_bundle_is_written_with_where_it_comes_from(tuned: tuple[Tuned,
     training = new.card.training
     assert training["base"]["name"] == "beginner"
     assert training["base"]["sha256"] == bundle.card.sha256
-    assert training["images"] == {"count": COUNT, "held_out": 40, "source": "blobs"}
+    assert training["images"] == {"count": COUNT, "held_out": 24, "source": "blobs"}
     assert training["command"] == "beamsieve finetune …"
     scored = new.card.scores["held_out_share_of_differences_explained"]
     assert (scored["before"], scored["after"], scored["better"]) == (found.before, found.after, True)
@@ -317,8 +327,8 @@ def test_options_that_cannot_be_are_refused_by_name(changes: dict[str, Any], sai
 
 def test_images_and_devices_that_cannot_be_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     images = particles()[0]
-    with pytest.raises(ValueError, match=f"{LEAST} or more"):
-        finetune(bundle, images[:150], options(tmp_path), silent)
+    with pytest.raises(ValueError, match="100 or more"):
+        finetune(bundle, images[:99], options(tmp_path), silent)
     with pytest.raises(ValueError, match="64 × 64"):
         finetune(bundle, images[:, :32, :32], options(tmp_path), silent)
     with pytest.raises(BundleError, match="device"):
