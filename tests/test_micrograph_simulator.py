@@ -160,8 +160,10 @@ def test_few_views_are_the_same_on_every_micrograph_of_a_seed(volume: Volume) ->
     assert sorted(set(views)) == [1, 2, 3]
     # The strength of a whole micrograph is scaled by the particles on it, so shapes are compared.
     shapes = np.array(rings) / np.linalg.norm(rings, axis=1, keepdims=True)
-    apart = np.linalg.norm(shapes[:, None] - shapes[None], axis=2) + np.eye(len(shapes))
-    assert (np.array(views)[apart.argmin(1)] == views).all()
+    first = len(views) - len(low.view)
+    apart = np.linalg.norm(shapes[:first, None] - shapes[None, first:], axis=2)
+    # Each is most like one of its view on the other micrograph.
+    assert (low.view[apart.argmin(1)] == views[:first]).mean() > 0.9
     other = simulate(6, 0, c, volume)
     assert not np.array_equal(other.view, views[: len(other.view)])
 

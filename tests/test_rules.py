@@ -110,7 +110,7 @@ def documented_settings() -> set[str]:
 
 @cache
 def new_metrics() -> frozenset[str]:
-    """Metrics of operation and of 2-D classes, as the code gives them, should the reference be written anew only later."""
+    """Metrics of operation and of 2-D classes, as the code gives them, should the reference be written later."""
     operation = Operation()
     operation.threshold, operation.free_bytes = lambda: 0.5, lambda: 1.0
     operation.run("a", "b")
