@@ -49,6 +49,6 @@ def write_beginner(folder: Path) -> Path:
             shown = block(shown)
             loss = loss + (shown - clean[rows]).square().mean()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return bundles.write(folder, "beginner", net, training={"options": {"dropout": 0.0}}, scores={"psnr": 1.0})

@@ -84,9 +84,10 @@ def draw_losses(path: Path, history: Sequence[Mapping[str, float]]) -> None:
         for name, label, style in (("loss", "trained on", "o-"), ("validation_loss", "held out", "s--")):
             known = [row for row in rows if row[name] is not None]
             axes.plot([row["epoch"] for row in known], [row[name] for row in known], style, ms=3, label=label)
-        axes.set(xlabel="epoch", title=f"block {block}", yscale="log")
-        axes.grid(alpha=0.3, which="both")
+        axes.set(xlabel="epoch", title=f"block {block}")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.axes[0].set_ylabel("mean square error")
-    figure.subplots_adjust(left=0.09, right=0.99, bottom=0.18, top=0.88, wspace=0.3)
+    figure.subplots_adjust(left=0.1, right=0.99, bottom=0.18, top=0.88, wspace=0.4)
     figure.savefig(path, dpi=110)
