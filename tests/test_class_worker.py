@@ -20,6 +20,7 @@ from beamsieve.stream.beamlines.class_settings import ClassSettings
 from beamsieve.stream.beamlines.class_watch import DRAINED_S, STOPPED_S, ClassWatch
 from beamsieve.stream.beamlines.class_worker import LiveClasses
 from beamsieve.stream.flow.frame import Frame, Key, Outcome, Result, RunEnd, RunStart
+from beamsieve.stream.flow.metrics import Metrics
 from beamsieve.stream.live.page import Refused
 from beamsieve.stream.sinks.picks.classes_file import read_classes, read_labels
 from beamsieve.tests.class_sessions import PIXEL_A, SIZE, Blur, Session, particles, picked, purity, write_record
@@ -63,7 +64,7 @@ def test_particles_wait_for_the_first_classes_and_are_sorted_by_shape(tmp_path: 
     session.settle()
     waiting = session.keeping.current()
     assert (waiting.state, waiting.have, waiting.need, waiting.particles) == ("waiting", 30, 60, 0)
-    assert session.facts.counts().waiting == 30
+    assert session.facts.waiting() == 30
     kinds |= fill(tmp_path, 3, first=1)
     session.settle()
     found = session.keeping.current()
@@ -93,7 +94,7 @@ def test_averages_are_of_the_recorded_images_and_not_of_denoised_ones(tmp_path: 
 def test_what_comes_later_is_labelled_at_once_and_classes_are_made_anew_as_the_session_grows(ready: Session) -> None:
     before = ready.labels()
     kinds = fill(ready.directory, 1, first=3)
-    ready.work.hear("grid/m3.mrc", ready.clock.now)
+    ready.work.hear("grid/m3.mrc", EACH, ready.clock.now)
     ready.clock.now += 2.5
     ready.settle()
     all_once(ready, 120)
@@ -126,10 +127,10 @@ def test_a_record_that_comes_or_changes_during_a_pass_is_in_the_new_book_once(re
     assert ready.work.going_over.why == "growth"
     assert old.classes.ids == numbers != ready.work.going_over.book.classes.ids, "the old ones stay in force"
     fill(ready.directory, 1, first=7)
-    ready.work.hear("grid/m7.mrc", ready.clock.now)
+    ready.work.hear("grid/m7.mrc", EACH, ready.clock.now)
     images, _ = particles(EACH, 0)
     write_record(ready.directory, "grid/m0.mrc", images[:10])
-    ready.work.hear("grid/m0.mrc", ready.clock.now)
+    ready.work.hear("grid/m0.mrc", 10, ready.clock.now)
     while ready.work.book is old:
         ready.work.step()
     assert ready.work.book is not None
@@ -141,6 +142,25 @@ def test_a_record_that_comes_or_changes_during_a_pass_is_in_the_new_book_once(re
     assert ready.work.book is not None
     assert ready.work.book.went == 0
     all_once(ready, 8 * EACH - 20)
+
+
+def test_the_metrics_say_what_the_page_says(ready: Session) -> None:
+    views = ready.keeping.current().classes
+    ready.marks.put(views[0].id, "bad", "Ana", views[0].since)
+    ready.clock.now += 5
+    ready.settle()
+    metrics = Metrics("cryoem_picks")
+    metrics.classed = ready.facts
+    ask = metrics.registry().get_sample_value
+    assert ask("beamsieve_classes", {"mark": "bad"}) == 1
+    assert ask("beamsieve_classes", {"mark": "unmarked"}) == len(views) - 1
+    assert ask("beamsieve_class_particles", {"mark": "bad"}) == views[0].count
+    assert ask("beamsieve_class_resolution_angstrom", {"which": "best"}) == min(
+        view.resolution_a for view in views if np.isfinite(view.resolution_a)
+    )
+    assert ask("beamsieve_class_waiting_particles") == 0
+    assert ask("beamsieve_class_passes_total", {"why": "first"}) == 1
+    assert ask("beamsieve_class_model_info", {"name": "blur", "sha256": ready.denoiser.sha256, "tuned": "false"}) == 1
 
 
 # What changes on the disk
@@ -648,6 +668,20 @@ def test_the_thread_and_those_of_the_denoiser_give_way_to_the_others(tmp_path: P
     classes.close()
     assert found == {"here": 10, "below": 10}
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+def test_particles_wait_from_the_moment_they_are_told_of(tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    classes = live(session)
+    fill(tmp_path, 3)
+    classes.tell("grid/m0.mrc", EACH)
+    classes.tell("grid/m1.mrc", 0)
+    assert session.facts.waiting() == EACH, "though nobody has looked"
+    classes.open()
+    until(lambda: session.facts.waiting() == 0)
+    assert classes.current().particles == 90
+    classes.close()
+    assert session.facts.waiting() == 0
 
 
 def test_a_bug_costs_the_classes_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -101,7 +101,7 @@ class Keeping:
         found = self._classes(self._views())
         with self._lock:
             self._snapshot = found, marks
-        self._work.facts.counted(counts_of(found, self._work.waiting()))
+        self._work.facts.counted(counts_of(found, self._work.waiting(), self._work.heard))
 
     def fail(self, why: str) -> None:
         """Nothing more is classified."""

@@ -13,7 +13,6 @@ import numpy as np
 from ...models.classes2d.working import EDGE
 from ..flow.classed import ClassCounts
 from ..live.class_view import MOST_MEMBERS, Classes, ClassView, Floats
-from ..sinks.picks.classes_file import NONE
 from .class_book import Book, Member
 
 #: Growth is that of the last five minutes.
@@ -134,17 +133,12 @@ def rejected(views: Sequence[ClassView]) -> int:
     return sum(view.count for view in views if view.mark == "bad")
 
 
-def counts_of(classes: Classes, waiting: int) -> ClassCounts:
-    """For the metrics. ``waiting``: particles that are not looked at yet."""
+def counts_of(classes: Classes, waiting: int, heard: int) -> ClassCounts:
+    """For the metrics; ``waiting``, ``heard`` as there."""
     by_mark, particles = Counter[str](), Counter[str]()
     for view in classes.classes:
         by_mark[view.mark or "unmarked"] += 1
         particles[view.mark or "unmarked"] += view.count
     known = [view.resolution_a for view in classes.classes if math.isfinite(view.resolution_a)]
     best, median = (min(known), float(np.median(known))) if known else (math.nan, math.nan)
-    return ClassCounts(by_mark, particles, best, median, waiting, classes.unlabelled)
-
-
-def classified(book: Book | None) -> int:
-    """Particles with a class in the book; 0 without one."""
-    return 0 if book is None else sum(n for number, n in book.counts.items() if number != NONE)
+    return ClassCounts(by_mark, particles, best, median, waiting, classes.unlabelled, heard)

@@ -10,7 +10,7 @@ from ..flow.ports import Listener
 from ..sinks.picks.micrograph import PickedMicrograph
 
 #: Once a folder has given all there is, nobody waits but for the classes; at a stop the service manager waits.
-DRAINED_S, STOPPED_S = 30.0, 5.0
+DRAINED_S, STOPPED_S = 30.0, 10.0
 _DRAINED = frozenset({"end", "idle"})
 
 

@@ -69,6 +69,8 @@ class ClassWork:
         self.on_new_book: Callable[[], None] = lambda: None
         #: Called in another thread when ``step`` has something to do again.
         self.wake: Callable[[], None] = lambda: None
+        #: Particles that it was told of.
+        self.heard = 0
         #: Grows with whatever there is to see.
         self.changes = 0
         self.ending = False
@@ -106,8 +108,9 @@ class ClassWork:
 
     # A piece of work
 
-    def hear(self, name: str, when: float) -> None:
-        """The record of this micrograph was written at this time of the clock."""
+    def hear(self, name: str, count: int, when: float) -> None:
+        """The record of this micrograph, with ``count`` particles, was written at this time of the clock."""
+        self.heard += count
         file = f"{safe(name)}.h5"
         if self.records.look(file):
             self._note_change()
@@ -124,7 +127,7 @@ class ClassWork:
         if self._clock() >= self._look_at:
             self.look()
         # Seconds, which a session without particles need not spend.
-        if self.book is not None or 2 * self.records.count() >= self.settings.first_at:
+        if self.book is not None or 4 * self.records.count() >= self.settings.first_at:
             self.networks.warm_up()
         self._tune()
         if self.going_over is None:

@@ -41,7 +41,7 @@ class LiveClasses:
 
     def __init__(self, work: ClassWork, keeping: Keeping, clock: Callable[[], float] = time.monotonic) -> None:
         self._work, self._keeping, self._clock = work, keeping, clock
-        self._told: deque[tuple[str, float]] = deque(maxlen=TOLD)
+        self._told: deque[tuple[str, int, float]] = deque()
         self._something = threading.Event()
         self._deadline: float | None = None
         self._thread = threading.Thread(target=self._run, name="classes", daemon=True)
@@ -60,8 +60,9 @@ class LiveClasses:
 
     def tell(self, name: str, count: int) -> None:
         """See ``Hears``. Any thread; what does not fit is found by looking at the folder."""
-        if count:
-            self._told.append((name, self._clock()))
+        if count and len(self._told) < TOLD:
+            self._work.facts.told(count)
+            self._told.append((name, count, self._clock()))
             self.wake()
 
     def finish(self, seconds: float) -> None:

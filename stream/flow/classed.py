@@ -30,7 +30,8 @@ REMEMBERED = 4096
 class ClassCounts:
     """The classes now: how many, and their particles, by mark (``MARKS``); resolutions in Å, NaN where not known.
 
-    ``waiting``: particles that were picked and are not looked at yet. ``unlabelled``: all without a class, with those.
+    ``waiting``: particles that were picked and are not looked at yet, of those that were ``heard`` of so far (see
+    ``Classed.told``). ``unlabelled``: all without a class, with those.
     """
 
     classes: Mapping[str, int] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class ClassCounts:
     median_a: float = float("nan")
     waiting: int = 0
     unlabelled: int = 0
+    heard: int = 0
 
 
 class Classed:
@@ -47,11 +49,17 @@ class Classed:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = ClassCounts()
+        self._told_of = 0
         self._seconds = Histogram(SECONDS)
         self._recent: deque[float] = deque(maxlen=REMEMBERED)
         self._passes: Counter[str] = Counter(dict.fromkeys(PASSES, 0))
         self._failures: Counter[str] = Counter(dict.fromkeys(FAILURES, 0))
         self._model: tuple[str, str, str] | None = None
+
+    def told(self, particles: int) -> None:
+        """Particles were picked, which the worker, busy with others, will hear of: they wait from now on."""
+        with self._lock:
+            self._told_of += particles
 
     def counted(self, counts: ClassCounts) -> None:
         """The classes are these now."""
@@ -84,6 +92,11 @@ class Classed:
         with self._lock:
             return self._counts
 
+    def waiting(self) -> int:
+        """Particles that were picked and are not looked at yet."""
+        with self._lock:
+            return self._counts.waiting + max(0, self._told_of - self._counts.heard)
+
     def pick_to_class_s(self) -> float:
         """Median of the last few thousand times from pick to class, in seconds; NaN before the first."""
         with self._lock:
@@ -101,6 +114,7 @@ class Classed:
 
     def collect(self) -> Iterable[Metric]:
         """Prometheus' view."""
+        waiting = self.waiting()
         with self._lock:
             now, model = self._counts, self._model
             passes, failures = dict(self._passes), dict(self._failures)
@@ -113,7 +127,7 @@ class Classed:
         which = [(("best",), now.best_a), (("median",), now.median_a)]
         yield gauge("beamsieve_class_resolution_angstrom", text, which, "which")
         text = "Particles that were picked and not yet classified."
-        yield gauge("beamsieve_class_waiting_particles", text, [((), now.waiting)])
+        yield gauge("beamsieve_class_waiting_particles", text, [((), waiting)])
         yield seconds
         if model is not None:
             text = "The network that denoises particles; tuned: on this session's own."
