@@ -128,7 +128,7 @@ def _bare(bundle: Bundle, device: str, threads: int, quick: bool) -> tuple[float
     """Images per second of the module alone, at the batch and threads that are fastest; and which those are."""
     module = bundle.module.to(device)
     found = {}
-    for batch, n in itertools.product((1, 16, 64, 256), sorted({1, threads})):
+    for batch, n in itertools.product((16, 64) if quick else (4, 16, 64, 256), sorted({1, threads})):
         images = torch.zeros((batch, 1, EDGE, EDGE), device=device)
 
         def forward(images: torch.Tensor = images) -> None:

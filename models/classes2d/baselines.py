@@ -96,8 +96,8 @@ def candidates() -> dict[str, list[Candidate]]:
     means = [
         {"patch": patch, "search": search, "strength": strength}
         for search in (10, 16)
-        for patch in (5, 9, 13)
-        for strength in (0.1, 0.2, 0.4, 0.8)
+        for patch in (5, 9, 13, 19)
+        for strength in (0.2, 0.3, 0.4, 0.6)
     ]
     found["non-local means"] = [
         Candidate("non-local means", how, partial(non_local_means, **how))  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ def _bm3d_options() -> Iterable[Bm3d]:
     yield Bm3d()
     for block in (8, 12):
         for near in ((4.0, 0.64), (16.0, 2.5)):
-            for cut, cut_match in ((2.8, 2.0), (3.2, 2.5)):
+            for cut, cut_match in ((2.8, 2.0), (3.2, 2.5), (3.7, 3.0)):
                 yield Bm3d(block=block, most=(32, 64), near=near, cut=cut, cut_match=cut_match)
 
 

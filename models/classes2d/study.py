@@ -25,7 +25,7 @@ from .autoencoders import FitOptions
 from .baselines import Candidate, candidates, choose
 from .cdae import Block
 from .simulator import Particles, particles
-from .study_methods import Methods, Progress, Row, StudyOptions, digest
+from .study_methods import Floats, Methods, Progress, Row, StudyOptions, digest
 
 DEFOCUS_UM = (1.0, 2.5)
 _FILTERS, _SINGLE, _TEST = 1_000_003, 2_000_003, 3_000_017
@@ -99,13 +99,14 @@ class Study:
         parts = [self.simulated(v, each, _FILTERS + 7 * o.seed + i) for i, v in enumerate(self.validation)]
         images, clean = (np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "clean"))
 
-        def chosen(tried: list[Candidate]) -> Row:
-            best, value = choose(tried, images, clean, o.sigma, self.progress)
-            return {"number": tried.index(best), "psnr": value, "parameters": best.parameters}
-
-        maps = [v.name for v in self.validation]
-        known = {n: (tried, self.row(f"filter {n}", maps, partial(chosen, tried))) for n, tried in candidates().items()}
-        return {name: tried[row["number"]] for name, (tried, row) in known.items()}
+        found = {}
+        for name, tried in candidates().items():
+            # What was tried belongs to the name of the row: its number is a place in this list.
+            about = [[v.name for v in self.validation], [one.parameters for one in tried]]
+            found[name] = tried[
+                self.row(f"filter {name}", about, partial(_chosen, self, tried, images, clean))["number"]
+            ]
+        return found
 
     def single(self) -> Block:
         """The single denoising autoencoder: noisy images to clean ones of the protein that the cascade learnt from.
@@ -139,3 +140,8 @@ class Study:
             part.replace(path)
         row: Row = json.loads(path.read_text())
         return row
+
+
+def _chosen(study: Study, tried: list[Candidate], images: Floats, clean: Floats) -> Row:
+    best, value = choose(tried, images, clean, study.options.sigma, study.progress)
+    return {"number": tried.index(best), "psnr": value, "parameters": best.parameters}
