@@ -7,6 +7,7 @@ and whose innermost values are clustered.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,13 +29,17 @@ _AT_ONCE = 64
 class FitOptions:
     """How an autoencoder is trained: RMSprop on the mean square error, as the cascade's blocks.
 
-    ``epochs``: passes over the images. ``batch``: images per step. ``rate``: RMSprop's. ``dropout``: probability.
+    ``epochs``: passes over the images. ``batch``: images per step. ``rate``: RMSprop's. ``dropout``: probability, in
+    the first ``dropped`` of the epochs; the others teach the brightness that images have without (as ``recipes``).
+    ``falling``: the rate rises shortly, then falls to 0 like a cosine, as in fine-tunings of the cascade (``tuner``).
     """
 
     epochs: int = 20
     batch: int = 32
     rate: float = 1e-3
     dropout: float = 0.5
+    dropped: float = 0.75
+    falling: bool = False
     seed: int = 0
 
 
@@ -63,10 +68,14 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(how.seed)
         for epoch in range(how.epochs):
+            if epoch >= how.dropped * how.epochs:
+                block.eval()
             total = 0.0
             order = chance.permutation(len(inputs))
             for first in range(0, len(order), how.batch):
                 rows = order[first : first + how.batch]
+                if how.falling:
+                    _fall(optimiser, how.rate, (epoch + first / len(order)) / how.epochs)
                 with torch.autocast("cpu", torch.bfloat16):
                     made = block(_tensor(inputs[rows]))
                 loss = functional.mse_loss(made.float(), _tensor(targets[rows]))
@@ -77,6 +86,11 @@ def fit(
             if progress:
                 progress(f"{what}: loss {total / len(inputs):.4f}", epoch + 1, how.epochs)
     return block.eval()
+
+
+def _fall(optimiser: torch.optim.RMSprop, rate: float, done: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate * min(1.0, 10 * done + 0.02) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def tuned(

@@ -63,7 +63,7 @@ class StudyOptions:
     tune_on: int = 1000
     scored: int = 400
     rate: float = 1e-3
-    tune_rate: float = 1e-4
+    tune_rate: float = 3e-4
     validation: int = 48
 
     @property
@@ -116,7 +116,7 @@ class Methods:
         for title, one in self.filters.items():
             yield self._timed(title, few if title in SLOW else p.images, partial(_filtered, one, o.sigma))
         yield self._timed("DAE, not tuned", p.images, partial(autoencoders.run, self.single))
-        how = FitOptions(epochs=o.tune_epochs, rate=o.tune_rate, seed=o.seed)
+        how = FitOptions(epochs=o.tune_epochs, rate=o.tune_rate, falling=True, seed=o.seed)
         tuned = autoencoders.tuned(self.single, some, how, aligned=o.in_plane, progress=self.progress)
         yield self._timed("DAE", p.images, partial(autoencoders.run, tuned))
         other = autoencoders.on_means(some, self._from_nothing(), progress=self.progress)
