@@ -15,6 +15,7 @@ from beamsieve.models.classes2d.finetune import Tuned
 from beamsieve.stream.__main__ import app
 from beamsieve.stream.commands.evaluate_classes import ROWS, TEST, VALIDATION, _options, _rows, _volumes
 from beamsieve.stream.flow.settings import ConfigError
+from PIL import Image
 from typer.testing import CliRunner
 
 DATA = Path(os.environ.get("BEAMSIEVE_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -131,6 +132,35 @@ def test_rows_options_and_what_was_given() -> None:
     assert _rows(["all"]) == list(ROWS)
     with pytest.raises(ConfigError, match="--rows x: unknown"):
         _rows(["paper", "x"])
+
+
+def test_real_particles_are_cut_out_grouped_and_shown(tmp_path: Path, cascade: Path) -> None:
+    chance = np.random.default_rng(0)
+    x, y = (v.ravel() for v in np.meshgrid(np.arange(60, 360, 60), np.arange(60, 300, 60)))
+    rows, columns = np.mgrid[:330, :400]
+    image = chance.normal(120, 8, rows.shape)
+    for i, (cx, cy) in enumerate(zip(x, y, strict=True)):
+        wide = (8, 16)[i % 2]
+        image -= 25 * (np.hypot((rows - cy) / 16, (columns - cx) / wide) < 1)
+    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(tmp_path / "one.png")
+    places = [*zip(x.tolist(), y.tolist(), strict=True), (3, 3)]
+    (tmp_path / "one.csv").write_text("x,y\n" + "".join(f"{cx},{cy}\n" for cx, cy in places))
+    out = tmp_path / "out"
+    arguments = ["--out", str(out), "--real", str(tmp_path), "--pixel-size", "2", "--from", str(cascade)]
+    found = told(*arguments, "--diameter", "90", "--classes", "2")
+    assert found.exit_code == 0, found.output
+    written = json.loads((out / "real.json").read_text())
+    # The box of the last one reaches outside the micrograph.
+    assert written["particles"] == sum(written["counts"]) == len(places) - 1
+    assert written["pixel_a"] == pytest.approx(2 * 68 / 64)
+    for name in ("real-classes.png", "real-particles.png"):
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 150
+    mistake = told(*arguments)
+    assert (mistake.exit_code, mistake.stderr) == (2, "--real: needs --diameter, the particle's in ångström\n")
+    small = told(*arguments, "--diameter", "20")
+    assert small.exit_code == 2
+    assert "boxes of 16 pixels are below 64" in small.stderr
 
 
 @pytest.mark.data

@@ -12,6 +12,7 @@ import typer
 
 from ..flow.settings import ConfigError
 from .mistakes import user_mistakes
+from .real_classes import show_real
 from .run import config_errors, write_json
 from .train import bars
 
@@ -74,13 +75,20 @@ def classes2d(
     ] = None,
     tune_epochs: Annotated[int | None, typer.Option(min=1, help="of fine-tunings; default 20")] = None,
     scored: Annotated[int | None, typer.Option(min=1, help="most images in the PSNR table; default 400")] = None,
+    real: Annotated[
+        Path | None, typer.Option(help="instead: folder of micrographs with marked centres; pictures of their classes")
+    ] = None,
+    diameter: Annotated[float | None, typer.Option(min=1, help="of --real's particles, in ångström")] = None,
+    pixel_size: Annotated[float | None, typer.Option(min=0.01, help="of --real's micrographs, ångström")] = None,
+    number: Annotated[int, typer.Option("--classes", min=1, help="of --real's particles")] = 8,
     quick: Annotated[
         bool, typer.Option("--quick", help="two minutes: few images and epochs, for a first look")
     ] = False,
 ) -> None:
     """Peak signal-to-noise ratios and clusters of denoised particles, as the paper's tables 1 and 2.
 
-    Writes classes2d.json, classes2d.md and a panel of images for each protein. Exit code 1: a file cannot be read or
+    Writes classes2d.json, classes2d.md and a panel of images for each protein; with --real, real-classes.png,
+    real-particles.png and real.json: there are no labels, so there are no scores. Exit code 1: a file cannot be read or
     written. 2: a wrong option, model or map.
     """
     given = {
@@ -99,6 +107,9 @@ def classes2d(
         options = {name: _options(ROWS[name], given, seed, quick) for name in chosen}
         extra = _named([from_] if from_ else [], also or [])
         out.mkdir(parents=True, exist_ok=True)
+        if real:
+            show_real(out, real, from_ or "classes2d-general", diameter, pixel_size, number, seed)
+            return
         test, held = _volumes(maps, TEST, ()), _volumes(validation, VALIDATION, WITHOUT)
         _apart(test, held)
         write_tables(out, _run(out, options, test, held, from_, extra))
