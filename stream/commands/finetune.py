@@ -56,8 +56,8 @@ def classes2d(
     most: Annotated[int, typer.Option(min=200, max=100_000, help="particles, drawn evenly from all")] = 4000,
     k: Annotated[int, typer.Option("--k", min=2, max=1000, help="similar particles in each mean")] = 30,
     target: Annotated[
-        str, typer.Option(help="what is averaged over them: the block's outputs (as published), or the raw images")
-    ] = "outputs",
+        str, typer.Option(help="what is averaged over them: raw images, or the block's outputs (as published)")
+    ] = "images",
     aligned: Annotated[
         bool, typer.Option("--aligned/--no-aligned", help="turn particles onto each other before they are averaged")
     ] = True,
@@ -74,10 +74,11 @@ def classes2d(
 ) -> None:
     """Fine-tune a denoiser (CDAE) on particles as they come, without knowing what they look like without noise.
 
-    As published, block by block: the target of a particle is the mean of what the block makes of the 30 particles most
-    like it. A fifth of the particles is held out; the new bundle is kept only if it explains more of the differences
-    between them. The bundle it starts from is never changed. SIGTERM and Ctrl-C stop it at the next batch; go on with
-    --resume, which uses the particles that were drawn at first.
+    Block by block, the target of a particle is the mean of the 30 particles that the block makes most like it. They are
+    averaged raw; as published (--target outputs), what the block makes of them is averaged, which took sharpness from
+    models that were good already. A fifth of the particles is held out; the new bundle is kept only if it explains more
+    of the differences between them. The bundle it starts from is never changed. SIGTERM and Ctrl-C stop it at the next
+    batch; go on with --resume, which uses the particles that were drawn at first.
 
     Exit code 0: the new bundle is in --out. 1: it is no better and was not written, or a file cannot be written. 2: a
     wrong option, or particles that cannot be used. 143: stopped by a signal.
