@@ -6,8 +6,8 @@ Run it in the repository's root, on a machine that does nothing else. ``decode``
 ``runner``: the network alone; needs torch and numpy only. ``throughput``, ``latency``, ``memory``: the whole daemon, as
 a process of its own, with an emulated detector in another. ``picking``: DeepEM's scan of whole micrographs beside the
 naive one; ``micrographs``: the daemon that picks, on a full folder. ``page``: what the live page costs, with ten
-browsers. ``classes2d``: particles denoised and assigned to classes, memory of a long session. What is not installed is
-left out, with a line that says so.
+browsers. ``classes2d``: particles denoised and assigned to classes, memory of a long session. ``compared``: what
+classes are found by. What is not installed is left out, with a line that says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,18 @@ from pathlib import Path
 
 from .report import Report, machine, save
 
-NAMES = ("decode", "runner", "throughput", "latency", "memory", "page", "picking", "micrographs", "classes2d")
+NAMES = (
+    "decode",
+    "runner",
+    "throughput",
+    "latency",
+    "memory",
+    "page",
+    "picking",
+    "micrographs",
+    "classes2d",
+    "compared",
+)
 ON_A_GPU = ("runner", "throughput", "latency", "picking", "classes2d")
 
 
@@ -93,6 +104,10 @@ def run(name: str, folder: Path, asked: argparse.Namespace) -> Report:  # noqa: 
         return classes2d.measure(
             folder, denoiser=asked.denoiser, device=asked.device, threads=asked.threads, quick=asked.quick
         )
+    if name == "compared":
+        from . import compared
+
+        return compared.measure(denoiser=asked.denoiser, device=asked.device, threads=asked.threads)
     from . import decode, latency, memory, throughput
     from .shots import Shots
 

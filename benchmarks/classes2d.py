@@ -18,6 +18,7 @@ from beamsieve.models.bundle import Bundle, BundleError, load_bundle
 from beamsieve.models.classes2d.averages import Averages
 from beamsieve.models.classes2d.bundles import write
 from beamsieve.models.classes2d.cdae import Cdae
+from beamsieve.models.classes2d.compared import compared
 from beamsieve.models.classes2d.denoise import Denoiser
 from beamsieve.models.classes2d.online import OnlineClasses
 from beamsieve.models.classes2d.polar import features
@@ -66,7 +67,7 @@ def _row(edge: int, bundle: Bundle, run: Denoiser, bare: float, threads: int, qu
     n = 2 * AT_ONCE if quick else 8 * AT_ONCE
     boxes = _boxes(edge, AT_ONCE)
     classes = OnlineClasses(CLASSES, per_class=4)
-    classes.start(features(run(working(boxes)[0])).spectra)
+    classes.start(_spectra(boxes, run))
     parts = _parts(boxes, run, classes)
     times = {name: best(call, 3 if quick else 10) for name, call in parts.items()}
 
@@ -90,21 +91,26 @@ def _row(edge: int, bundle: Bundle, run: Denoiser, bare: float, threads: int, qu
 
 def _way(boxes: np.ndarray, run: Callable[[np.ndarray], np.ndarray], classes: OnlineClasses) -> None:
     """One batch of particles, as a session's worker takes it."""
-    spectra = features(run(working(boxes)[0])).spectra
+    spectra = _spectra(boxes, run)
     classes.learn(spectra, classes.assign(spectra))
+
+
+def _spectra(boxes: np.ndarray, run: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    images = working(boxes)[0]
+    return features(compared(images, run(images))).spectra
 
 
 def _parts(boxes: np.ndarray, run: Denoiser, classes: OnlineClasses) -> dict[str, Callable[[], object]]:
     """Each step by itself, and the average of originals, which is not part of the target."""
     images = working(boxes)[0]
     denoised = run(images)
-    found = features(denoised)
+    found = features(compared(images, denoised))
     assigned = classes.assign(found.spectra)
     averages = Averages()
     return {
         "working": lambda: working(boxes),
         "denoise": lambda: run(images),
-        "features": lambda: features(denoised),
+        "features": lambda: features(compared(images, denoised)),
         "assign": lambda: classes.learn(found.spectra, classes.assign(found.spectra)),
         "average": lambda: averages.add(assigned.id, images, assigned.angle, found.shift, assigned.similarity),
     }
@@ -155,7 +161,7 @@ def _session(run: Denoiser, quick: bool) -> dict[str, object]:
     """Memory while many particles are assigned, learnt and averaged; the same 2048, denoised once, come again."""
     many = SESSION // 10 if quick else SESSION
     images = working(_boxes(EDGE, 8 * AT_ONCE))[0]
-    found = features(run(images))
+    found = features(compared(images, run(images)))
     classes, averages = OnlineClasses(CLASSES), Averages()
     classes.start(found.spectra)
     resident = []

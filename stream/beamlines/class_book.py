@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...models.classes2d.averages import Averages, turned
+from ...models.classes2d.compared import compared
 from ...models.classes2d.online import OnlineClasses
 from ...models.classes2d.polar import Complexes, Features, features
 from ...models.classes2d.working import working
@@ -202,7 +203,7 @@ class Book:
         finite = np.isfinite(denoised).all((1, 2))
         good[np.flatnonzero(good)[~finite]] = False
         recorded, denoised = recorded[finite], denoised[finite]
-        return good, features(denoised), (recorded, denoised)
+        return good, features(compared(recorded, denoised)), (recorded, denoised)
 
     def _refuse(self, why: str, count: int, found: Particles) -> None:
         if not count:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ...models.bundle import bundle_at, load_bundle
 from ...models.classes2d.classify import Classified, classify
+from ...models.classes2d.compared import compared
 from ...models.classes2d.denoise import Denoiser
 from ...models.classes2d.polar import features
 from ...models.classes2d.working import EDGE, working
@@ -98,7 +99,8 @@ def run(found: Stacks, options: Options, progress: Progress | None = None) -> Do
             raise StackError(f"{found.parts[0].path}: {error}") from None
     seconds = time.monotonic() - began
     notes += made.notes
-    centres = features(denoiser(working(made.averages)[0])).spectra
+    averages = working(made.averages)[0]
+    centres = features(compared(averages, denoiser(averages))).spectra
     card = denoiser.bundle.card
     model = Model(card.name, card.sha256, str(denoiser.bundle.path))
     written = write(Labelled2d(found, made, centres, model), options.out, options.project, options.optics)
