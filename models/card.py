@@ -31,10 +31,11 @@ class CardInput:
 
     ``name`` is ``photons`` for hits, ``micrograph`` for particles, ``particle`` for classes2d. ``normalisation`` says
     in words what is done to the input first: for hits by the module itself, so that nobody can forget it; for particles
-    to the whole micrograph, before boxes are cut; for classes2d to each particle's image. ``pixel_um`` (pixel size in micrometres) and ``q_range_per_nm`` (lowest and highest momentum
-    transfer in 1/nm) are there when known. ``pixel_a`` and ``diameter_a`` are lengths in ångström: of a pixel of the
-    input, to which micrographs are rescaled, and of the particle that it was trained to find. Where ``dtype`` is an
-    integer, the model was trained on counts, and fractions of photons are rounded for it.
+    to the whole micrograph, before boxes are cut; for classes2d to each particle's image. ``pixel_um`` (pixel size in
+    micrometres) and ``q_range_per_nm`` (lowest and highest momentum transfer in 1/nm) are there when known. ``pixel_a``
+    and ``diameter_a`` are lengths in ångström: of a pixel of the input, to which micrographs are rescaled, and of the
+    particle that it was trained to find. Where ``dtype`` is an integer, the model was trained on counts, and fractions
+    of photons are rounded for it.
     """
 
     name: str
