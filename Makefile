@@ -73,5 +73,16 @@ evaluate-particles: $(VENV)/.run ## train at each signal-to-noise ratio and prin
 	$(BIN)/beamsieve evaluate particles --simulate paper --train-at-each-snr --map $(MAPS)/70S_65.mrc@5.4 --train-on 12 \
 	  --micrographs 8 --seed 0 --out evaluate-particles $(EVALUATE_ARGS)
 
+VALIDATED := --validation $(MAPS)/emd_1066.map --validation $(MAPS)/emd_1099.map
+
+train-classes2d: $(VENV)/.run ## train the shipped denoisers again, from their seeds
+	$(BIN)/beamsieve train classes2d --recipe general --images 1000 --epochs 6 --joint 18 --threads 1 \
+	  --map ribosome --map proteasome --map hemocyanin --map apoferritin --map $(MAPS)/emd_1022.map --map $(MAPS)/emd_1023.map \
+	  --map $(MAPS)/emd_1024.map --map $(MAPS)/70S_65.mrc@5.4 $(VALIDATED) --out train-classes2d/general --resume $(TRAIN_ARGS)
+	$(BIN)/beamsieve train classes2d --recipe paper --threads 1 $(VALIDATED) --out train-classes2d/paper --resume $(TRAIN_ARGS)
+
+evaluate-classes2d: $(VENV)/.run ## denoise and cluster particles of proteins that no training saw, and print the tables
+	$(BIN)/beamsieve evaluate classes2d --from classes2d-paper --also classes2d-general --out evaluate-classes2d $(EVALUATE_ARGS)
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -29,7 +29,7 @@ def compared(images: Floats, denoised: Floats) -> Floats:
 def smoothed(images: Floats) -> Floats:
     """Images (n, e, e) smoothed by a Gaussian of 1.5 pixels, mirrored at the edges."""
     kernel = _kernel(images.shape[-1])
-    found: Floats = kernel @ images @ kernel.T
+    found: Floats = (kernel @ images @ kernel.T).astype(np.float32, copy=False)
     return found
 
 
