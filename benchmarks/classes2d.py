@@ -162,16 +162,15 @@ def _session(run: Denoiser, quick: bool) -> dict[str, object]:
     many = SESSION // 10 if quick else SESSION
     images = working(_boxes(EDGE, 8 * AT_ONCE))[0]
     found = features(compared(images, run(images)))
+    resident = [memory_mb("VmRSS")]
     classes, averages = OnlineClasses(CLASSES), Averages()
     classes.start(found.spectra)
-    resident = []
     for first in range(0, many, AT_ONCE):
         some = slice(first % len(images), first % len(images) + AT_ONCE)
         assigned = classes.assign(found.spectra[some])
         classes.learn(found.spectra[some], assigned)
         averages.add(assigned.id, images[some], assigned.angle, found.shift[some], assigned.similarity)
         resident.append(memory_mb("VmRSS"))
-    # The first batches bring what is allocated once; it is counted, too.
     return {
         "what": f"a session, {len(classes.ids)} classes",
         "particles": many,
