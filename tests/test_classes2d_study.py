@@ -213,7 +213,7 @@ def test_a_study_scores_every_method_on_the_same_images(studied: Any) -> None:
     (row,) = found["proteins"]
     assert row["images"] == 40
     methods = ["raw", "low-pass", "Wiener", "non-local means", "BM3D", "DAE, not tuned", "DAE", "DAE on means"]
-    assert list(row["psnr"]) == [*methods, "CDAE, not tuned", "CDAE"]
+    assert list(row["psnr"]) == [*methods, "CDAE, not tuned", "CDAE", "CDAE, raw means"]
     assert {"PCA + k-means", "CAE + k-means", "CDAE + Ward", "raw + Ward", "CDAE, equalised + k-means"} <= set(
         row["clusters"]
     )
@@ -223,6 +223,7 @@ def test_a_study_scores_every_method_on_the_same_images(studied: Any) -> None:
     assert row["psnr"]["raw"]["fit"] == pytest.approx(again["fit"])
     assert row["psnr"]["low-pass"]["fit"]["value"] > row["psnr"]["raw"]["fit"]["value"] + 2
     assert row["clusters"]["low-pass + k-means"]["f1"]["value"] > 0.9
+    assert row["tuning"].keys() == {"CDAE", "CDAE, raw means"}
     assert row["tuning"]["CDAE"].keys() == {"before", "after", "error", "better"}
     with np.load(study.out / row["shown"]) as shown:
         assert set(shown) == {"truth", *row["psnr"]}

@@ -34,6 +34,8 @@ Progress = Callable[[str, int, int], None]
 Row = dict[str, Any]
 
 COMPONENTS = 20
+TUNED = {"outputs": "", "images": ", raw means"}
+"""How a fine-tuned cascade is called by what it was tuned to."""
 SLOW = ("non-local means", "BM3D")
 """Filters that take longer than a network; what they make of all images is not clustered."""
 
@@ -48,7 +50,8 @@ class StudyOptions:
     ``pixel_share``: ångström per pixel over the protein's diameter. ``epochs``: of every training but fine-tunings,
     which have ``tune_epochs``. ``tune_on``: how many of the images fine-tuning sees, at most. ``scored``: how many are
     in the PSNR table, at most; all are in the clusters. ``validation``: images that filters' parameters are chosen on.
-    ``rate``, ``tune_rate``: RMSprop's.
+    ``rate``, ``tune_rate``: RMSprop's. ``targets``: what cascades are fine-tuned to, see ``TuneOptions.target``;
+    ``outputs`` is published.
     """
 
     seed: int = 0
@@ -64,6 +67,7 @@ class StudyOptions:
     scored: int = 400
     rate: float = 1e-3
     tune_rate: float = 3e-4
+    targets: tuple[str, ...] = ("outputs", "images")
     validation: int = 48
 
     @property
@@ -123,8 +127,10 @@ class Methods:
         yield self._timed("DAE on means", p.images, partial(autoencoders.run, other))
         for title, bundle in self.cascades.items():
             yield self._timed(f"{title}, not tuned", p.images, partial(cascaded, bundle))
-            notes[title], finer = self._tuned(name, bundle, some)
-            yield self._timed(title, p.images, partial(cascaded, finer))
+            for target in o.targets:
+                tuned_as = title + TUNED[target]
+                notes[tuned_as], finer = self._tuned(name, bundle, some, target)
+                yield self._timed(tuned_as, p.images, partial(cascaded, finer))
 
     def _from_nothing(self) -> FitOptions:
         # Small batches: as many steps as the paper's 4000 images make in batches of 64.
@@ -136,12 +142,14 @@ class Methods:
         self.progress(f"denoise: {name}", len(images), len(images))
         return name, found, (time.monotonic() - began) / len(images)
 
-    def _tuned(self, name: str, bundle: Bundle, images: Floats) -> tuple[Row, Bundle]:
+    def _tuned(self, name: str, bundle: Bundle, images: Floats, target: str) -> tuple[Row, Bundle]:
         """A cascade fine-tuned on these images, kept whether it is better or not, as in the paper; and its scores."""
         o = self.options
+        folder = f"{name}-{bundle.card.name}-{digest([bundle.card.sha256, target, asdict(o)])}"
         options = TuneOptions(
-            out=self.out / "tuned" / f"{name}-{bundle.card.name}-{digest([bundle.card.sha256, asdict(o)])}",
+            out=self.out / "tuned" / folder,
             name="tuned",
+            target=target,
             epochs=o.tune_epochs,
             aligned=o.in_plane,
             rate=o.tune_rate,
@@ -162,9 +170,10 @@ class Methods:
         o = self.options
         vectors = features(images).spectra if o.in_plane else rows_of(images)
         found = {f"{name} + k-means": self._k_means(vectors, o.in_plane)}
-        if name == "raw" or name in self.cascades:
+        cascade = name in {title + ending for title in self.cascades for ending in TUNED.values()}
+        if name == "raw" or cascade:
             found[f"{name} + Ward"] = self._ward(images)
-        if name in self.cascades and not o.in_plane:
+        if cascade and not o.in_plane:
             found[f"{name}, equalised + k-means"] = self._k_means(rows_of(equalised(images)))
         return {title: cluster_scores(orientation, label).to_json() for title, label in found.items()}
 

@@ -31,8 +31,9 @@ SAID_OF_CLUSTERS = (
 SAID_OF_NAMES = (
     "DAE: a single block of the cascade, pre-trained on the same protein from noisy to clean; like the cascade it is "
     "shown without and with fine-tuning on the test images (without their truth). 'DAE on means': that of the paper's "
-    "clustering table, trained on the test images alone, with means of 30 raw neighbours as targets. CAE: plain "
-    "autoencoder, its innermost values clustered."
+    "clustering table, trained on the test images alone, with means of 30 raw neighbours as targets. CDAE is "
+    "fine-tuned as published, to means of its own outputs; 'raw means': block by block to means of raw neighbours, as "
+    "`finetune classes2d` and the daemon do it. CAE: plain autoencoder, its innermost values clustered."
 )
 
 
@@ -82,25 +83,25 @@ def cluster_table(found: Row) -> str:
 def verdicts(found: Row) -> list[str]:
     """What the project asks of the cascade, and whether this study shows it, a sentence each."""
     proteins, said = found["proteins"], []
-    for cascade in found["cascades"]:
-        ratios = {m: _mean([p["psnr"][m] for p in proteins], "fit") for m in proteins[0]["psnr"]}
-        own = {m for m in ratios if _of(m, found["cascades"])}
+    ratios = {m: _mean([p["psnr"][m] for p in proteins], "fit") for m in proteins[0]["psnr"]}
+    own = [m for m in ratios if _of(m, found["cascades"])]
+    for cascade in [m for m in own if not m.endswith(UNTUNED)]:
         best = max((m for m in ratios if m not in own), key=lambda m: ratios[m])
         said.append(
             f"{cascade}: mean PSNR {ratios[cascade]:.2f} dB, the best of the others is {best} with {ratios[best]:.2f}: "
             + ("reached" if ratios[cascade] > ratios[best] else "not reached")
         )
-        behind = [
-            p["protein"]
-            for p in proteins
-            if p["psnr"][cascade]["fit"]["value"] <= max(p["psnr"][m]["fit"]["value"] for m in _SINGLE[:2])
-        ]
+        behind = [p["protein"] for p in proteins if _fit(p, cascade) <= max(_fit(p, m) for m in _SINGLE if m in ratios)]
         said.append(f"{cascade}: better than the single autoencoder on " + (_each(proteins, behind)))
         said.append(_of_clusters(cascade, found))
     perfect = [w for w in proteins[0]["clusters"] if all(p["clusters"][w]["f1"]["value"] > 0.999 for p in proteins)]
     if len(perfect) > 1:
         said.append(f"without an error on all proteins, so that this table does not part them: {', '.join(perfect)}")
     return said
+
+
+def _fit(protein: Row, method: str) -> float:
+    return float(protein["psnr"][method]["fit"]["value"])
 
 
 def _each(proteins: Sequence[Row], behind: Sequence[str]) -> str:

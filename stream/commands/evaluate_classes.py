@@ -74,6 +74,10 @@ def classes2d(
         int | None, typer.Option(min=200, help="most images that fine-tuning sees; default 1000")
     ] = None,
     tune_epochs: Annotated[int | None, typer.Option(min=1, help="of fine-tunings; default 20")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="fine-tune cascades to: outputs (published), images (raw ones); repeatable; default: both"),
+    ] = None,
     scored: Annotated[int | None, typer.Option(min=1, help="most images in the PSNR table; default 400")] = None,
     real: Annotated[
         Path | None, typer.Option(help="instead: folder of micrographs with marked centres; pictures of their classes")
@@ -100,6 +104,7 @@ def classes2d(
         "epochs": epochs,
         "tune_epochs": tune_epochs,
         "tune_on": tune_on,
+        "targets": _targets(target),
         "scored": scored,
     }
     with user_mistakes(), config_errors():
@@ -113,6 +118,15 @@ def classes2d(
         test, held = _volumes(maps, TEST, ()), _volumes(validation, VALIDATION, WITHOUT)
         _apart(test, held)
         write_tables(out, _run(out, options, test, held, from_, extra))
+
+
+def _targets(names: list[str] | None) -> tuple[str, ...] | None:
+    from ...models.classes2d.study_methods import TUNED
+
+    wrong = [name for name in names or [] if name not in TUNED]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]}: give {' or '.join(TUNED)}", param_hint="--target")
+    return tuple(names) if names else None
 
 
 def _rows(names: list[str]) -> list[str]:
