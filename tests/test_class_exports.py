@@ -15,13 +15,14 @@ import starfile
 from beamsieve.models.particles.candidates import Candidates
 from beamsieve.stream.flow.frame import Frame, Key, Outcome, Result, RunEnd, RunStart
 from beamsieve.stream.sinks.picks import class_sets
-from beamsieve.stream.sinks.picks.class_exports import GOOD, export_classes, labels_of
+from beamsieve.stream.sinks.picks.class_exports import GOOD, export_classes
 from beamsieve.stream.sinks.picks.classes_file import (
     CLASS,
     MICROGRAPH,
     PARTICLE,
     ClassTables,
     DenoisedBy,
+    Labels,
     Table,
     read_classes,
     write_classes,
@@ -243,11 +244,25 @@ def test_labels_follow_their_particles_when_a_threshold_has_moved(tmp_path: Path
     images = rows[0].record.images
     assert images is not None
     fewer = replace(images, x=images.x[[3, 1]], y=images.y[[3, 1]], score=images.score[[3, 1]])
-    moved = replace(rows[0], record=replace(rows[0].record, images=fewer))
-    assert labels_of(made, moved)["class"].tolist() == [9, 2]
-    other = replace(fewer, x=fewer.x + 1)
-    assert labels_of(made, replace(rows[0], record=replace(rows[0].record, images=other)))["class"].tolist() == [0, 0]
-    assert labels_of(made, replace(rows[0], file="micrographs/none.h5"))["class"].tolist() == [0] * 4
+    labels = Labels(made.micrographs, made.particles)
+    assert labels.rows(rows[0].labelled, fewer.x, fewer.y, fewer.score)["class"].tolist() == [9, 2]
+    assert labels.rows(rows[0].labelled, fewer.x + 1, fewer.y, fewer.score)["class"].tolist() == [0, 0]
+    assert labels.rows("none.h5", images.x, images.y, images.score)["class"].tolist() == [0] * 4
+
+
+def test_labels_are_looked_up_and_not_searched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search of all micrographs for each of them takes minutes in a session of thousands."""
+    rows, settings, places = session(tmp_path)
+    made, indexed = tables(rows), []
+    whole = Labels.__init__
+
+    def counted(self: Labels, *given: Table) -> None:
+        indexed.append(len(given[0]))
+        whole(self, *given)
+
+    monkeypatch.setattr(Labels, "__init__", counted)
+    export_classes(made, rows, settings, places, 1)
+    assert indexed == [len(rows)]
 
 
 def test_a_disk_that_fails_leaves_the_earlier_set_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

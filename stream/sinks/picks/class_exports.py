@@ -21,10 +21,10 @@ from ...formats.centres import upside_down
 from ...formats.cryosparc_classes import Aligned
 from ...formats.relion_classes import ClassifiedStack
 from .class_sets import ClassAverage, write_cryosparc, write_relion
-from .classes_file import ClassTables, Table
+from .classes_file import ClassTables, Labels, Table
 from .exports import located, optics
 from .files import write_whole
-from .places import RECORDS, Places
+from .places import Places
 from .rows import Row
 from .settings import PickSettings
 
@@ -48,10 +48,11 @@ def export_classes(
         return []
     classes = [_average(tables.classes[at], at_number) for at_number, at in enumerate(order.tolist(), 1)]
     averages = tables.averages[order]
+    labels = Labels(tables.micrographs, tables.particles)
     found = [
-        Labelled(labels_of(tables, row), row, settings, places, tables.edge)
+        Labelled(labels.rows(row.labelled, images.x, images.y, images.score), row, settings, places, tables.edge)
         for row in rows
-        if row.record.images is not None
+        if (images := row.record.images) is not None
     ]
     numbers = {one.id: one.number for one in classes}
     folder = places.directory / FOLDER
@@ -140,31 +141,6 @@ class Labelled:
             None if self._file is None else self._places.called(self._file),
             replace(place, x=images.x[at], y=y[at], score=images.score[at]),
         )
-
-
-def labels_of(tables: ClassTables, row: Row) -> Table:
-    """Labels of the particles of one record, in the order of its images; zeros where one has none.
-
-    A particle is the same where x, y and score are: the record may have been picked again since.
-    """
-    images = row.record.images
-    assert images is not None
-    file = row.file.removeprefix(f"{RECORDS}/")
-    at = np.flatnonzero(tables.micrographs["file"] == file)
-    found: Table = np.zeros(len(images), tables.particles.dtype)
-    if not len(at):
-        return found
-    first, count = (int(tables.micrographs[name][at[0]]) for name in ("first", "count"))
-    mine = tables.particles[first : first + count]
-    columns = ("x", "y", "score")
-    if count == len(images) and all(np.array_equal(mine[name], getattr(images, name)) for name in columns):
-        found[:] = mine
-        return found
-    where = {key: n for n, key in enumerate(zip(*(mine[name].tolist() for name in columns), strict=True))}
-    keys = zip(*(getattr(images, name).tolist() for name in columns), strict=True)
-    have = np.array([where.get(key, -1) for key in keys], np.intp)
-    found[have >= 0] = mine[have[have >= 0]]
-    return found
 
 
 def _csv(folder: Path, classes: Sequence[ClassAverage]) -> Path:

@@ -233,14 +233,19 @@ class Labels:
         A particle is the same where x, y and score are: the record may have been picked again since the labels were
         written. ``NONE`` where it has no label.
         """
+        rows = self.rows(file, x, y, score)
+        return rows["class"].astype(np.int32), rows["rejected"].astype(np.uint8)
+
+    def rows(self, file: str, x: Floats, y: Floats, score: Floats) -> Table:
+        """As ``of``, with all that is known of the particles: rows of ``PARTICLE``, zeros where one has no label."""
         first, count = self._where.get(file, (0, 0))
         mine, columns = self._rows[first : first + count], {"x": x, "y": y, "score": score}
         if count == len(x) and all(np.array_equal(mine[name], column) for name, column in columns.items()):
-            return mine["class"].astype(np.int32), mine["rejected"].astype(np.uint8)
+            return mine
         known = {key: at for at, key in enumerate(_keys(mine["x"], mine["y"], mine["score"]))}
         at = np.array([known.get(key, -1) for key in _keys(x, y, score)], np.intp)
-        found = np.zeros(len(x), np.int32), np.zeros(len(x), np.uint8)
-        found[0][at >= 0], found[1][at >= 0] = mine["class"][at[at >= 0]], mine["rejected"][at[at >= 0]]
+        found: Table = np.zeros(len(x), self._rows.dtype)
+        found[at >= 0] = mine[at[at >= 0]]
         return found
 
 
