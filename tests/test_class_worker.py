@@ -215,6 +215,30 @@ def test_a_record_that_is_given_up_in_the_middle_leaves_no_particle_uncounted(
     assert ready.averaged() == 120
 
 
+def test_what_is_kept_in_the_middle_of_a_record_counts_no_particle_twice_after_a_kill(
+    ready: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beamsieve.stream.beamlines.class_book.AT_ONCE", 8)
+    fill(ready.directory, 1, first=3)
+    ready.work.look()
+    ready.work.step()
+    assert ready.work.in_record
+    ready.clock.now += 100
+    ready.keeping.keep_up()
+    assert len(read_classes(ready.store.path).particles) == 90
+    assert read_classes(ready.store.path).facts["went"] == 0, "not written in the middle of a record"
+    ready.keeping.last()
+    ready.die()
+    again = Session(ready.directory).begin()
+    assert again.work.book is not None
+    assert (again.averaged(), again.work.book.classified, again.work.book.went) == (98, 90, 8)
+    again.settle()
+    all_once(again, 120)
+    again.clock.now += 30
+    again.settle()
+    assert again.averaged() == 120
+
+
 def test_a_micrograph_that_was_picked_by_another_model_is_labelled_anew(ready: Session) -> None:
     images, kinds = particles(20, 77)
     write_record(ready.directory, "grid/m1.mrc", images, score=0.7)
@@ -560,6 +584,35 @@ def test_a_full_disk_is_told_and_what_was_not_written_is_written_later(
     ready.settle()
     assert len(read_classes(ready.store.path).particles) == 120
     assert ready.keeping.current().error == ""
+
+
+def test_a_file_of_classes_that_somebody_removed_is_written_again(ready: Session) -> None:
+    ready.store.path.unlink()
+    ready.clock.now += 200
+    ready.keeping.keep_up()
+    assert len(read_classes(ready.store.path).particles) == 90
+    ready.store.path.unlink()
+    ready.end()
+    assert len(read_classes(ready.store.path).particles) == 90
+
+
+def test_a_picture_that_could_not_be_written_is_drawn_when_there_is_room(ready: Session) -> None:
+    failing = [True]
+
+    def picture(*_: Any) -> None:
+        if failing[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "classes.png")
+
+    ready.store.picture = picture  # type: ignore[method-assign]
+    write_record(ready.directory, "many.mrc", particles(450, 9)[0])
+    ready.settle()
+    ready.keeping.publish()
+    assert "No space left" in ready.keeping.current().error
+    failing[0] = False
+    ready.clock.now += 200
+    ready.keeping.keep_up()
+    ready.keeping.publish()
+    assert ready.keeping.current().error == "", "no further particle came"
 
 
 # Other networks

@@ -132,25 +132,23 @@ class Book:
         """Label what is new in a record; gives, after every piece of work, how many particles that was.
 
         Particles that were labelled before (the same x, y and score in the same box) keep their class. To give up in
-        the middle is safe: what the averages got is then counted as gone from the record. Raises ``BadData``.
+        the middle is safe, and so is to keep the book: what the averages got so far counts as gone from the record
+        until all of it is labelled. Raises ``BadData``.
         """
         added = 0
-        done = False
-        try:
-            with open_particles(self.folder / file) as found:
-                rows, new = self._begun(file, found.imaged)
-                carried = int(np.count_nonzero(rows["class"]))
-                step = min(AT_ONCE, found.at_once)
-                for first in range(0, len(new), step):
-                    some = new[first : first + step]
-                    added += self._label(rows, some, found)
-                    yield len(some)
-                entry = Entry(found.name, stamp, found.imaged.size, found.imaged.pixel_a, rows)
-            self._replace(file, entry, carried)
-            done = True
-        finally:
-            if not done:
-                self.went += added
+        with open_particles(self.folder / file) as found:
+            rows, new = self._begun(file, found.imaged)
+            carried = int(np.count_nonzero(rows["class"]))
+            step = min(AT_ONCE, found.at_once)
+            for first in range(0, len(new), step):
+                some = new[first : first + step]
+                came = self._label(rows, some, found)
+                added += came
+                self.went += came
+                yield len(some)
+            entry = Entry(found.name, stamp, found.imaged.size, found.imaged.pixel_a, rows)
+        self._replace(file, entry, carried)
+        self.went -= added
 
     def spectra(self, found: Particles, at: Numbers) -> Complexes:
         """The spectra of some particles of an open record, those that are no images left out. Raises ``BadData``."""

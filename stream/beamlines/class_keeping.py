@@ -40,7 +40,7 @@ class Keeping:
         self._work, self._clock, self._wall = work, clock, wall
         self._gallery = Gallery(wall)
         self._versions = itertools.count(1)
-        self._paces = {name: Pace(every_s, clock) for name in ("tables", "exports")}
+        self._paces = {name: Pace(every_s, clock) for name in ("tables", "exports", "picture")}
         self._publish_at = -math.inf
         self._seen = self._kept = self._exported = (-1, -1)
         self._drawn, self._drawn_at = (-1, -1), -1
@@ -69,20 +69,20 @@ class Keeping:
             self.publish()
         if self._work.book is None:
             return
-        if now != self._kept and self._paces["tables"].due():
+        # Not of a record that is labelled in part: a restart would find its particles gone, and go over all again.
+        if self._paces["tables"].due() and not self._work.in_record and self._is_behind(now):
             self.save()
         if self._kept != self._exported and self._paces["exports"].due():
             self._export()
         every = self._work.settings.montage_every
-        if self._work.book.classified // every != self._drawn_at:
-            self._drawn_at = self._work.book.classified // every
+        if self._work.book.classified // every != self._drawn_at and self._paces["picture"].due():
             self._draw()
 
     def last(self) -> None:
         """Publish and write everything: the daemon ends."""
         self.publish()
         if self._work.book is not None:
-            if self._now() != self._kept:
+            if self._is_behind(self._now()):
                 self.save()
             if self._kept != self._exported:
                 self._export()
@@ -132,12 +132,17 @@ class Keeping:
             if self._try("exports", lambda: self._work.store.export(tables, self._work.kept.groupings)):
                 self._exported = kept
 
+    def _is_behind(self, now: tuple[int, int]) -> bool:
+        """Whether ``classes.h5`` has to be written: something is new, or somebody has removed the file."""
+        return now != self._kept or not self._work.store.is_kept
+
     def _draw(self) -> None:
-        book = self._work.book
+        book, now = self._work.book, self._now()
         assert book is not None
-        views = self._views()
-        self._drawn = self._now()
-        self._try("picture", lambda: self._work.store.picture(views, f"{book.classified} particles"))
+        with self._paces["picture"]:
+            views = self._views()
+            if self._try("picture", lambda: self._work.store.picture(views, f"{book.classified} particles")):
+                self._drawn, self._drawn_at = now, book.classified // self._work.settings.montage_every
 
     def _try(self, what: str, write: Callable[[], None]) -> bool:
         try:

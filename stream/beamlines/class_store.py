@@ -186,6 +186,11 @@ class Store:
         if lock is not None:
             os.close(lock)
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether ``classes.h5`` is there."""
+        return os.path.exists(self.path)
+
     def read(self) -> ClassTables | None:
         """What was kept; None where there is nothing, or nothing that can be used, which is put aside then."""
         try:

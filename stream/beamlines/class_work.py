@@ -141,6 +141,11 @@ class ClassWork:
         """Whether nothing is left to do now."""
         return self.going_over is None and self._update is None and not self._has_todo() and self._why() is None
 
+    @property
+    def in_record(self) -> bool:
+        """Whether a record is labelled in part."""
+        return self._update is not None
+
     def hurry(self) -> None:
         """The daemon is stopped: nothing more is begun that takes long; the next start does it."""
         self.ending = True
