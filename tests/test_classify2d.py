@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -393,6 +394,29 @@ def test_folders_of_others_are_not_written_into(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "is the folder of a session" in refused.output
     assert run(path, "-o", path).exit_code == 2
+
+
+def test_what_the_command_wrote_is_never_its_own_source(
+    tmp_path: Path, done: tuple[Path, Floats, npt.NDArray[np.int64]]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(done[0] / "out", out)
+    written = [path for path in out.rglob("*.*") if path.suffix in {".mrcs", ".mrc", ".h5"}]
+    before = {path: path.read_bytes() for path in written}
+    assert len(written) == 5
+    for path in written:
+        words = ("--dataset", "averages") if path.suffix == ".h5" else ()
+        found = run(path, "-o", out, "--force", *words)
+        assert found.exit_code == 2
+        assert f"{path} lies there and would be replaced" in found.output
+    assert all(path.read_bytes() == image for path, image in before.items())
+    with pytest.raises(StackError, match="its 3 were written by classify2d, name them one by one"):
+        stacks([out])
+    mine = stack_of(tmp_path / "a.mrcs", particles(2)[0])
+    found_here = stacks([tmp_path])
+    assert [part.path for part in found_here.parts] == [mine]
+    assert found_here.notes == (f"{tmp_path}: 1 .mrcs files; 3 others were written by classify2d and are left out",)
+    assert stacks([out / "denoised.mrcs"]).count == 72
 
 
 def test_too_little_disk_is_said_before_the_work(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,10 +32,11 @@ class Classified:
     """n particles in k classes, the largest being number 1.
 
     ``labels`` int32 (n,), 1..k, 0 for images without contrast; ``angle`` float32 (n,), degrees, and ``shift`` float32
-    (n, 2), pixels, as ``averages.turned`` takes them; ``similarity`` float32 (n,), correlation of the denoised image
-    with the centre of its class. Of the classes 1..k: ``counts`` int64 (k,), ``averages`` of original images float32
-    (k, 64, 64), ``halves`` of them float32 (k, 2, 64, 64), ``resolution_a`` float64 (k,), NaN where there is none,
-    ``spread`` float64 (k,). ``notes``: what the user should know, one sentence each.
+    (n, 2), pixels, as ``averages.turned`` takes them; ``similarity`` float32 (n,), correlation of what is compared
+    (``compared.compared``; without alignment the denoised image) with the centre of its class. Of the classes 1..k:
+    ``counts`` int64 (k,), ``averages`` of original images float32 (k, 64, 64), ``halves`` of them float32
+    (k, 2, 64, 64), ``resolution_a`` float64 (k,), NaN where there is none, ``spread`` float64 (k,). ``notes``: what the
+    user should know, one sentence each.
     """
 
     labels: Ints
@@ -63,7 +64,7 @@ def classify(
     pixel_a: float = 1.0,
     keep: Kept | None = None,
 ) -> Classified:
-    """Group working images float32 (n, 64, 64) into ``number`` classes by what ``denoiser`` makes of them.
+    """Group working images float32 (n, 64, 64) into ``number`` classes by their looks after ``denoiser``.
 
     ``images`` is read in slices, so that it may be a memory map. ``align``: images may lie turned and shifted in the
     plane (``polar.features`` of ``compared.compared``); without it denoised images are compared pixel by pixel.

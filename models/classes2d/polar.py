@@ -51,7 +51,7 @@ class Features:
 
 
 def features(denoised: Floats) -> Features:
-    """Centres of mass and rotational spectra of denoised images, float32 (n, 64, 64), particles white.
+    """Centres of mass and rotational spectra of images to compare (``compared``), float32 (n, 64, 64), particles white.
 
     The centre is that of what rises above the border by 1.5 times its s.d., inside a soft mask that follows it; it
     moves by at most ``MOST_SHIFT_PX``. From there the image is read bilinearly on RINGS rings half a pixel to 23.5

@@ -17,9 +17,11 @@ from .train import bars
 
 if TYPE_CHECKING:
     from .classify2d_run import Done
+    from .particle_stacks import Stacks
 
-MARK = "classify2d.json"
 SHOWN = 12
+#: Files in --out that could be given as a source as well.
+IMAGES = ("classes.mrcs", "classes.h5", "denoised.mrcs", "relion/run_it001_classes.mrcs", "cryosparc/templates.mrc")
 
 Sources = Annotated[list[Path], typer.Argument(help=".mrcs stacks, session folders, HDF5 or numpy files of particles")]
 
@@ -67,12 +69,14 @@ def classify2d(
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     start_logging(False)
+    from .particle_files import SUMMARY
     from .particle_stacks import stacks
 
     with user_mistakes(), _stack_mistakes():
         found = stacks(sources, pixel_size, dataset)
         _say(found.notes)
         _check_folder(out, force)
+        _check_sources(found, out)
         # Not above: torch takes a second, and a mistake needs none.
         from ..formats.relion import Optics
         from ..sinks.picks.files import sweep
@@ -88,7 +92,7 @@ def classify2d(
             done = run(found, options, progress)
     _say(done.notes)
     _show(done)
-    write_json(out / MARK, done.summary)
+    write_json(out / SUMMARY, done.summary)
     if json_file:
         write_json(json_file, done.summary)
 
@@ -106,16 +110,25 @@ def _stack_mistakes() -> Iterator[None]:
 def _check_folder(out: Path, force: bool) -> None:
     """Refuse to write between files of others. An earlier run of this command is replaced."""
     from ..sinks.picks.places import RECORDS
+    from .particle_files import SUMMARY
 
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; name a folder")
     if (out / RECORDS).is_dir():
         raise ValueError(f"--out {out}: is the folder of a session, whose classes.h5 stays; name another folder")
-    if force or not out.is_dir() or (out / MARK).exists():
+    if force or not out.is_dir() or (out / SUMMARY).exists():
         return
     others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     if others:
         raise ValueError(f"--out {out}: holds other files ({', '.join(others[:3])}); name a new folder, or add --force")
+
+
+def _check_sources(found: Stacks, out: Path) -> None:
+    """Refuse to write over what is read."""
+    written = {(out / name).resolve() for name in IMAGES}
+    for part in found.parts:
+        if part.path.resolve() in written:
+            raise ValueError(f"--out {out}: {part.path} lies there and would be replaced; name another folder")
 
 
 def _say(notes: Sequence[str]) -> None:

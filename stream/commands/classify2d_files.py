@@ -43,7 +43,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled2d:
-    """All particles with their classes. ``centres``: complex64 (k, R, M), of the denoised averages."""
+    """All particles with their classes. ``centres``: complex64 (k, R, M), of what is compared of the averages."""
 
     found: Stacks
     made: Classified

@@ -29,6 +29,8 @@ SESSION = "session.h5"
 ARRAYS = (".h5", ".hdf5", ".hdf", ".cxi", ".npy", ".npz")
 LARGEST_EDGE = 4096
 _IMAGES_OF_VOLUMES = 401
+#: In a folder that ``beamsieve classify2d`` wrote.
+SUMMARY = "classify2d.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,10 +90,16 @@ def _folder(folder: Path, notes: list[str]) -> list[Part]:
         if not kept:
             raise StackError(f"{folder}: its {len(rows)} micrographs keep no particles; set files.particles.keep: true")
         return _session(kept, folder)
-    files = sorted(path for path in folder.rglob("*.mrcs") if path.is_file())
+    everything = sorted(path for path in folder.rglob("*.mrcs") if path.is_file())
+    # What was written about particles is no particle: averages, and denoised images.
+    written = {summary.parent for summary in folder.rglob(SUMMARY)}
+    files = [path for path in everything if written.isdisjoint(path.parents)]
     if not files:
-        raise StackError(f"{folder}: neither a session (no folder {RECORDS}) nor a folder with .mrcs files")
-    notes.append(f"{folder}: {len(files)} .mrcs files")
+        ours = f"; its {len(everything)} were written by classify2d, name them one by one" if everything else ""
+        raise StackError(f"{folder}: neither a session (no folder {RECORDS}) nor a folder with .mrcs files{ours}")
+    left_out = len(everything) - len(files)
+    ours = f"; {left_out} others were written by classify2d and are left out" if left_out else ""
+    notes.append(f"{folder}: {len(files)} .mrcs files{ours}")
     return [_mrc(path) for path in files]
 
 
