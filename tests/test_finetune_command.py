@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,31 @@ def test_a_killed_run_goes_on_with_the_particles_it_began_with(tmp_path: Path, b
     assert len(after["history"]) == 3
     assert after["images"] == COUNT
     assert load_bundle(out / "beginner-tuned.pt").card.training["images"]["count"] == COUNT
+
+
+def test_a_signal_while_particles_are_read_is_not_said_to_have_kept_any(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``draw`` tells of each block; the signal comes with the first."""
+    stack, out = stack_of(tmp_path / "a.mrcs", particles(COUNT)[0]), tmp_path / "out"
+
+    def drawn(found: Any, most: int, seed: int, each: Callable[[int, int], None]) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        each(1, 2)
+
+    monkeypatch.setattr("beamsieve.stream.commands.particle_sample.draw", drawn)
+    done = finetune(stack, "--from", base, "-o", out, *WORDS)
+    assert done.exit_code == 143
+    assert done.stderr.splitlines()[-1] == "stopped; nothing was done yet: begin anew"
+    assert not out.exists()
+
+
+def test_a_pixel_size_that_is_none_is_refused(tmp_path: Path, base: Path) -> None:
+    stack = stack_of(tmp_path / "a.mrcs", particles(COUNT)[0])
+    for size in ("0", "-4", "nan"):
+        done = finetune(stack, "--from", base, "-o", tmp_path / "out", "--pixel-size", size, *WORDS)
+        assert done.exit_code == 2, size
+        assert "--pixel-size" in done.stderr
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------

@@ -66,7 +66,8 @@ def classes2d(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="default: all cores")] = None,
     pixel_size: Annotated[
-        float | None, typer.Option(help="ångström per pixel, where files of several sizes say none")
+        float | None,
+        typer.Option(min=0.01, max=1000, help="ångström per pixel, where files of several sizes say none"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in --out")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="write the bundle also where it is not better")] = False,
@@ -89,7 +90,9 @@ def classes2d(
     if json_file is not None:
         write_json(json_file, told)
     if tuned is None:
-        typer.echo(f"stopped; {out} keeps what was done: go on with --resume", err=True)
+        kept = f"{out} keeps what was done: go on with --resume"
+        # While particles are read nothing is kept, and there may not be a folder.
+        typer.echo(f"stopped; {kept if (out / IMAGES).exists() else 'nothing was done yet: begin anew'}", err=True)
         raise typer.Exit(STOPPED)
     typer.echo(
         f"share of the differences between {tuned.held_out} held-out particles that is explained: "
