@@ -218,6 +218,17 @@ def test_only_the_newest_grouping_is_kept_and_nothing_of_others_goes(tmp_path: P
     assert [path.read_text() for path in theirs] == ["mine"] * 3
 
 
+def test_without_any_class_no_set_shows_particles_that_are_gone(tmp_path: Path) -> None:
+    rows, settings, places = session(tmp_path)
+    made = tables(rows)
+    export_classes(made, rows, settings, places, 1)
+    (tmp_path / "classes/notes.txt").write_text("mine")
+    gone = {name: getattr(made, name)[:0] for name in ("micrographs", "particles", "classes", "averages", "halves")}
+    assert export_classes(replace(made, **gone), [], settings, places, 1) == [tmp_path / GOOD]
+    assert [path.name for path in (tmp_path / "classes").iterdir()] == ["notes.txt"]
+    assert "@" not in (tmp_path / GOOD).read_text()
+
+
 def test_without_stacks_there_are_places_and_no_images(tmp_path: Path) -> None:
     rows, settings, places = session(tmp_path, particles={"mrcs": False}, invert_y=("star",))
     export_classes(tables(rows), rows, settings, places, 1)

@@ -596,14 +596,16 @@ def test_a_file_of_classes_that_somebody_removed_is_written_again(ready: Session
     assert len(read_classes(ready.store.path).particles) == 90
 
 
-def test_a_picture_that_could_not_be_written_is_drawn_when_there_is_room(ready: Session) -> None:
+def test_a_picture_that_could_not_be_written_is_drawn_when_there_is_room(
+    ready: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failing = [True]
 
     def picture(*_: Any) -> None:
         if failing[0]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "classes.png")
 
-    ready.store.picture = picture  # type: ignore[method-assign]
+    monkeypatch.setattr(ready.store, "picture", picture)
     write_record(ready.directory, "many.mrc", particles(450, 9)[0])
     ready.settle()
     ready.keeping.publish()
@@ -735,6 +737,15 @@ def test_particles_wait_from_the_moment_they_are_told_of(tmp_path: Path) -> None
     assert classes.current().particles == 90
     classes.close()
     assert session.facts.waiting() == 0
+
+
+def test_what_was_told_of_and_could_not_be_written_waits_no_longer(ready: Session) -> None:
+    ready.facts.told(EACH)
+    assert ready.facts.waiting() == EACH
+    ready.work.hear("grid/m9.mrc", EACH, ready.clock.now)
+    ready.clock.now += 1.5
+    ready.keeping.keep_up()
+    assert ready.facts.waiting() == 0
 
 
 def test_a_bug_costs_the_classes_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

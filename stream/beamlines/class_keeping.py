@@ -42,7 +42,8 @@ class Keeping:
         self._versions = itertools.count(1)
         self._paces = {name: Pace(every_s, clock) for name in ("tables", "exports", "picture")}
         self._publish_at = -math.inf
-        self._seen = self._kept = self._exported = (-1, -1)
+        self._seen = (-1, -1), -1
+        self._kept = self._exported = (-1, -1)
         self._drawn, self._drawn_at = (-1, -1), -1
         self._errors: dict[str, str] = {}
         self._tables: ClassTables | None = None
@@ -65,7 +66,8 @@ class Keeping:
         """Publish and write what is due."""
         now = self._now()
         late = self._clock() - self._publish_at
-        if late >= 0 and (now != self._seen or late >= QUIET_S):
+        # What was heard of counts: where it came to nothing, as with a full disk, it waits no longer.
+        if late >= 0 and ((now, self._work.heard) != self._seen or late >= QUIET_S):
             self.publish()
         if self._work.book is None:
             return
@@ -96,7 +98,7 @@ class Keeping:
 
     def publish(self) -> None:
         """Make a new snapshot."""
-        self._seen, marks = self._now(), self._work.marks.version
+        self._seen, marks = (self._now(), self._work.heard), self._work.marks.version
         self._publish_at = self._clock() + PUBLISH_S
         found = self._classes(self._views())
         with self._lock:

@@ -20,7 +20,7 @@ from ...formats import relion_classes
 from ...formats.centres import upside_down
 from ...formats.cryosparc_classes import Aligned
 from ...formats.relion_classes import ClassifiedStack
-from .class_sets import ClassAverage, write_cryosparc, write_relion
+from .class_sets import ClassAverage, remove_sets, write_cryosparc, write_relion
 from .classes_file import ClassTables, Labels, Table
 from .exports import located, optics
 from .files import write_whole
@@ -28,7 +28,7 @@ from .places import Places
 from .rows import Row
 from .settings import PickSettings
 
-FOLDER = "classes"
+FOLDER, CSV = "classes", "classes.csv"
 GOOD = "particles_good.star"
 
 Wanted = Callable[[Table], npt.NDArray[np.bool_]]
@@ -41,11 +41,9 @@ def export_classes(
 
     ``rows``: the session's micrographs, as ``Rows.sorted`` has them. With ``particles.mrcs`` there is also
     ``particles_good.star`` beside ``particles.star``: all particles but those of classes that were marked bad.
-    Raises ``OSError``.
+    Where there are no classes any more there are no sets either. Raises ``OSError``.
     """
     order = np.argsort(tables.classes["id"], kind="stable")
-    if not len(order):
-        return []
     classes = [_average(tables.classes[at], at_number) for at_number, at in enumerate(order.tolist(), 1)]
     averages = tables.averages[order]
     labels = Labels(tables.micrographs, tables.particles)
@@ -56,8 +54,13 @@ def export_classes(
     ]
     numbers = {one.id: one.number for one in classes}
     folder = places.directory / FOLDER
-    written = [_csv(folder, classes)]
-    if "star" in settings.formats:
+    if classes:
+        written = [_csv(folder, classes)]
+    else:
+        # A threshold that leaves nothing was set: what is there names particles that are none any more.
+        written = []
+        remove_sets(folder, [CSV])
+    if classes and "star" in settings.formats:
         stacks = [one.relion(numbers, lambda labels: labels["class"] > 0) for one in found]
         written += write_relion(folder, number, stacks, averages, tables.pixel_a, classes, places.called)
     if settings.particles.mrcs:
@@ -65,7 +68,7 @@ def export_classes(
         good = [one.relion(numbers, lambda labels: labels["rejected"] == 0) for one in found]
         write_whole(places.directory / GOOD, relion_classes.encode_data([stack for stack in good if stack is not None]))
         written.append(places.directory / GOOD)
-    if "cryosparc" in settings.formats:
+    if classes and "cryosparc" in settings.formats:
         aligned = [one.cryosparc(numbers) for one in found]
         written += write_cryosparc(folder, aligned, averages, tables.pixel_a, classes, places.called)
     return written
@@ -152,6 +155,6 @@ def _csv(folder: Path, classes: Sequence[ClassAverage]) -> Path:
         resolution = f"{one.resolution_a:.2f}" if np.isfinite(one.resolution_a) else ""
         row = (one.id, one.number, one.number - 1, one.count, one.mark, resolution, f"{one.spread:.4f}")
         writer.writerow(row)
-    path = folder / "classes.csv"
+    path = folder / CSV
     write_whole(path, out.getvalue().encode())
     return path

@@ -20,6 +20,7 @@ from ...formats.relion_classes import ClassifiedStack, ModelClass
 from .files import whole, write_whole
 
 _OURS = re.compile(r"run_it(\d{3,})_(classes\.mrcs|data\.star|model\.star|optimiser\.star)")
+_CRYOSPARC = ("templates.mrc", "templates.cs", "templates.csg", "particles.cs", "particles.csg")
 
 Floats = npt.NDArray[np.float32]
 Called = Callable[[Path], str]
@@ -73,12 +74,25 @@ def write_relion(
     write_whole(names[2], relion_classes.encode_data([stack for stack in stacks if stack is not None]))
     # Last: it is what people open, and it names the others.
     write_whole(names[3], relion_classes.encode_optimiser(called(folder / "run"), number))
+    _remove_runs(folder, number)
+    return names
+
+
+def remove_sets(folder: Path, more: Sequence[str] = ()) -> None:
+    """Remove both sets from ``folder``, and the files ``more``; what others put there stays. Raises ``OSError``."""
+    if folder.is_dir():
+        _remove_runs(folder, None)
+        for name in (*_CRYOSPARC, *more):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _remove_runs(folder: Path, number: int | None) -> None:
+    """Sets for RELION, but that of ``number``."""
     for path in folder.iterdir():
         ours = _OURS.fullmatch(path.name)
         if ours and int(ours[1]) != number:
             with suppress(FileNotFoundError):
                 path.unlink()
-    return names
 
 
 def write_cryosparc(
