@@ -57,6 +57,15 @@ def test_a_daemon_with_classes_and_one_without(tmp_path: Path) -> None:
     daemon(tmp_path, None, particles={"keep": False}).close()
 
 
+def test_the_switch_is_a_word_in_yaml_where_on_means_true(tmp_path: Path) -> None:
+    path = tmp_path / "classes.yaml"
+    for text, expected in (("on: false\nnumber: 4\n", False), ("on: on", True), ("'on': no", False)):
+        path.write_text(text)
+        settings, where = load(path, ClassSettings)
+        assert settings.on is expected
+        assert where("on").startswith(f"{path}:1: on")
+
+
 def test_the_bundle_that_ships_is_the_default(tmp_path: Path) -> None:
     made = daemon(tmp_path, None)
     assert made.classes is not None

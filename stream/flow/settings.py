@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 Place = tuple[str | int, ...]
 MAX_DEPTH = 20
+_BOOL, _TEXT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
 
 
 class Settings(BaseModel):
@@ -94,6 +95,9 @@ def _walk(node: yaml.Node, place: Place, lines: dict[Place, int], file: str) -> 
         for key, value in node.value:
             line = key.start_mark.line + 1
             name = str(key.value)
+            if key.tag == _BOOL:
+                # YAML 1.1 takes on, off, yes and no for truth values, also where they are the name of a setting.
+                key.tag = _TEXT
             if name in seen:
                 where = ".".join(map(str, (*place, name)))
                 yield f"{file}:{line}: {where}: said twice, first in line {seen[name]}; keep one"
