@@ -428,7 +428,8 @@ def test_too_little_disk_is_said_before_the_work(tmp_path: Path, bundle: Path, m
 
 
 def test_an_interrupt_leaves_nothing_half_written(tmp_path: Path, bundle: Path) -> None:
-    path = stack_of(tmp_path / "a.mrcs", np.tile(particles(8)[0], (100, 1, 1)))
+    path = stack_of(tmp_path / "a.mrcs", np.tile(particles(8)[0], (400, 1, 1)))
+    # Enough for some seconds: on a busy machine this test may not be asked for one.
     out = tmp_path / "out"
     command = [sys.executable, "-m", "beamsieve.stream", "classify2d", str(path), "-o", str(out), "-n", "3"]
     with subprocess.Popen([*command, "--bundle", str(bundle)], stderr=subprocess.PIPE, text=True) as process:
