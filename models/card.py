@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 TASKS = ("hits", "particles", "classes2d", "tomograms")
-KINDS = ("probabilities", "logits", "images")
+KINDS = ("probabilities", "logits", "images", "codes", "voxels")
 DTYPES = ("float32", "uint8", "uint16", "int16", "int32")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.02}
 
