@@ -181,28 +181,6 @@ def test_restored_averages_do_not_write_to_the_state() -> None:
     np.testing.assert_array_equal(state["sums"], before)
 
 
-def test_relabel_adds_up_and_forgets() -> None:
-    averages = filled(90)
-    total = averages.mean(1) * 30 + averages.mean(2) * 30
-    third = averages.mean(3)
-    averages.relabel({2: 1, 3: 7})
-    assert averages.classes() == (1, 7)
-    assert averages.count(1) == 60
-    np.testing.assert_allclose(averages.mean(1) * 60, total, atol=1e-3)
-    np.testing.assert_array_equal(averages.mean(7), third)
-    averages.relabel({7: 0})
-    averages.drop([1, 5])
-    assert averages.classes() == ()
-
-
-def test_numbers_may_change_places() -> None:
-    averages = filled(90)
-    one, two = averages.mean(1), averages.mean(2)
-    averages.relabel({1: 2, 2: 1})
-    np.testing.assert_array_equal(averages.mean(1), two)
-    np.testing.assert_array_equal(averages.mean(2), one)
-
-
 def test_memory_of_a_class_does_not_grow() -> None:
     def size(averages: Averages) -> int:
         return sum(a.nbytes for a in averages.state().values())

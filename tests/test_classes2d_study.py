@@ -16,6 +16,7 @@ from beamsieve.models.classes2d.simulator import particles
 from beamsieve.models.classes2d.study import Study
 from beamsieve.models.classes2d.study_methods import Methods, StudyOptions, ratios_of
 from beamsieve.models.classes2d.study_report import draw_panel, markdown, verdicts
+from beamsieve.models.classes2d.ward import ward_of_rows
 from beamsieve.models.evaluate import psnr_fit
 from beamsieve.models.particles.maps import load_map
 from skimage import color, data
@@ -144,12 +145,12 @@ def test_wards_clusters_are_those_of_scikit_learn() -> None:
     rows[:50] += 1
     rows[50:90, :10] -= 2
     for number in (2, 3, 7):
-        ours = baselines.ward(rows, number)
+        ours = ward_of_rows(rows, number)
         theirs = AgglomerativeClustering(number, linkage="ward").fit_predict(rows)
         assert len(set(zip(ours.tolist(), theirs.tolist(), strict=True))) == number
         assert set(ours.tolist()) == set(range(number))
     with pytest.raises(ValueError, match="151 clusters of 150 images"):
-        baselines.ward(rows, 151)
+        ward_of_rows(rows, 151)
 
 
 def test_a_block_learns_what_it_is_shown_and_its_original_stays() -> None:

@@ -7,7 +7,6 @@ and whose innermost values are clustered.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from .cdae import Block
 from .neighbours import find, means
+from .rate import set_rate
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -75,7 +75,7 @@ def fit(
             for first in range(0, len(order), how.batch):
                 rows = order[first : first + how.batch]
                 if how.falling:
-                    _fall(optimiser, how.rate, (epoch + first / len(order)) / how.epochs)
+                    set_rate(optimiser, how.rate, (epoch + first / len(order)) / how.epochs)
                 with torch.autocast("cpu", torch.bfloat16):
                     made = block(_tensor(inputs[rows]))
                 loss = functional.mse_loss(made.float(), _tensor(targets[rows]))
@@ -86,11 +86,6 @@ def fit(
             if progress:
                 progress(f"{what}: loss {total / len(inputs):.4f}", epoch + 1, how.epochs)
     return block.eval()
-
-
-def _fall(optimiser: torch.optim.RMSprop, rate: float, done: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = rate * min(1.0, 10 * done + 0.02) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def tuned(

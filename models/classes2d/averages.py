@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from .frc import LEAST_PER_HALF, resolution, ring_correlation
+from .frc import LEAST_PER_HALF, resolution
 from .polar import Floats
 from .working import EDGE
 
@@ -95,11 +95,6 @@ class Averages:
         """1 minus the mean similarity of the members to their centre: 0 for members all alike."""
         return 1 - self._similar[number] / self.count(number)
 
-    def curve(self, number: int) -> Doubles:
-        """Fourier ring correlation of the two half sets, float64 (33,)."""
-        one, two = self.halves(number)
-        return ring_correlation(one, two)
-
     def resolution_a(self, number: int, pixel_a: float) -> float:
         """Resolution of the average in ångström (``frc.resolution``), ``pixel_a`` being that of a working image.
 
@@ -110,25 +105,6 @@ class Averages:
             return math.nan
         one, two = self.halves(number)
         return resolution(one, two, pixel_a)
-
-    def drop(self, numbers: Iterable[int]) -> None:
-        """Forget classes; unknown numbers are ignored."""
-        for number in numbers:
-            for kept in (self._sums, self._weights, self._similar):
-                kept.pop(number, None)
-
-    def relabel(self, new: Mapping[int, int]) -> None:
-        """Give classes other numbers; classes that end with the same number are added up, 0 forgets. Others stay."""
-        old, self._sums, self._weights, self._similar = self._parts(), {}, {}, {}
-        for number, (sums, counts, similar) in old.items():
-            target = new.get(number, number)
-            if target > 0:
-                self._sums[target] = self._sums.get(target, 0) + sums
-                self._weights[target] = self._weights.get(target, 0) + counts
-                self._similar[target] = self._similar.get(target, 0.0) + similar
-
-    def _parts(self) -> dict[int, tuple[Doubles, Doubles, float]]:
-        return {n: (self._sums[n], self._weights[n], self._similar[n]) for n in self._sums}
 
     def state(self) -> Arrays:
         """All there is to know, as arrays that HDF5 and NPZ take; for ``restore``."""

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, signal
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
 from ..evaluate import psnr_fit
 from .bm3d import Bm3d, bm3d_all
@@ -140,24 +138,6 @@ def choose(
 def rows_of(images: npt.NDArray[Any]) -> Floats:
     """Images or features (n, …) as rows, float32 (n, d)."""
     return np.ascontiguousarray(images.reshape(len(images), -1), np.float32)
-
-
-def ward(rows: Floats, number: int) -> Ints:
-    """Clusters 0 … ``number`` - 1 of rows (n, d) by Ward's hierarchical clustering (1963).
-
-    The same as scikit-learn's (``grouping.pixel_ward``), which calls the same function; but the distances, which take
-    nearly all of its half a minute for 4000 images, come from one product of matrices. Raises ``ValueError`` for more
-    clusters than rows.
-    """
-    if not 1 <= number <= len(rows):
-        raise ValueError(f"{number} clusters of {len(rows)} images: give fewer clusters, or more images")
-    centred = rows - rows.mean(0)
-    length = np.einsum("ij,ij->i", centred, centred)
-    far = length[:, None] + length[None] - 2 * (centred @ centred.T)
-    np.fill_diagonal(far, 0)
-    tree = linkage(squareform(np.sqrt(np.maximum(far, 0)).astype(np.float64), checks=False), "ward")
-    found: Ints = (fcluster(tree, number, "maxclust") - 1).astype(np.int32)
-    return found
 
 
 def principal(rows: Floats, components: int, seed: int = 0) -> Floats:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .kmeans import Ints, Progress, kmeans, lloyd, middle, nearest
+from .kmeans import Ints, Progress, kmeans, lloyd, merged, nearest
 from .polar import Floats
-from .ward import ward
+from .ward import ward_of_rows
 
 Method = Literal["kmeans", "ward"]
 Vectors = npt.NDArray[Any]
@@ -62,10 +62,7 @@ def turning_ward(spectra: Vectors, k: int, seed: int, told: Progress) -> Grouped
         iterations=_FINE_ITERATIONS,
         progress=lambda _, done, of: told("group", done, of),
     )
-    counts = np.bincount(groups.label, minlength=fine)
-    merged = ward(groups.centres, counts, k)
-    middles = np.stack([middle(groups.centres[merged == i], counts[merged == i]) for i in range(int(merged.max()) + 1)])
-    return _by_centres(spectra, lloyd(some, middles, _POLISH).centres)
+    return _by_centres(spectra, lloyd(some, merged(groups, k), _POLISH).centres)
 
 
 def _by_centres(spectra: Vectors, centres: Vectors) -> Grouped:
@@ -84,23 +81,17 @@ def pixel_kmeans(images: Vectors, k: int, seed: int, told: Progress) -> Grouped:
 
 
 def pixel_ward(images: Vectors, k: int, seed: int, told: Progress) -> Grouped:
-    """scikit-learn's agglomerative clustering with Ward's criterion of images (n, pixels) as they lie.
+    """Ward's hierarchical clustering of images (n, pixels) as they lie (``ward.ward_of_rows``).
 
     Its memory grows with the square of n: beyond 5000 a sample is grouped and the rest go to the nearest mean.
     """
-    from sklearn.cluster import AgglomerativeClustering
-
     told("group", 0, 1)
     some = _sample(images, WARD_SAMPLE, seed)
-    label = AgglomerativeClustering(k, linkage="ward").fit_predict(some) if len(some) > 1 else np.zeros(1, int)
+    label = ward_of_rows(some, k)
     told("group", 1, 1)
     means = np.stack([some[label == i].mean(0) for i in range(k)])
     found = _to_means(images, means)
-    return (
-        found
-        if len(some) < len(images)
-        else Grouped(label.astype(np.int32), found.angle, _likeness(images, means, label))
-    )
+    return found if len(some) < len(images) else Grouped(label, found.angle, _likeness(images, means, label))
 
 
 def _sample(vectors: Vectors, most: int, seed: int) -> Vectors:

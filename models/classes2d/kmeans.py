@@ -114,14 +114,18 @@ def _from_tree(some: Complexes, k: int, rng: np.random.Generator) -> Complexes:
     """Centres of the k classes of Ward's tree over some small groups, which were made in a few iterations."""
     fine = max(k, min(_FINE_PER_GROUP * k, len(some) // _FINE_MEMBERS, _MOST_FINE))
     groups = lloyd(some, some[rng.choice(len(some), fine, replace=False)], _FINE_ITERATIONS)
-    counts = np.bincount(groups.label, minlength=fine)
-    merged = ward(groups.centres, counts, k)
-    found = np.stack([middle(groups.centres[merged == i], counts[merged == i]) for i in range(int(merged.max()) + 1)])
     # Fewer groups than k can only be left where images are equal.
-    return seeds(some, k, rng, found)
+    return seeds(some, k, rng, merged(groups, k))
 
 
-def middle(centres: Complexes, counts: npt.NDArray[np.int64]) -> Complexes:
+def merged(groups: Grouping, k: int) -> Complexes:
+    """Centres of the at most k classes of Ward's tree over groups, complex64 (k, R, M)."""
+    counts = np.bincount(groups.label, minlength=len(groups.centres))
+    of = ward(groups.centres, counts, k)
+    return np.stack([_middle(groups.centres[of == i], counts[of == i]) for i in range(int(of.max()) + 1)])
+
+
+def _middle(centres: Complexes, counts: npt.NDArray[np.int64]) -> Complexes:
     """The centre of a few weighted ones, which lie as the heaviest of them."""
     found: Complexes = centres[int(counts.argmax())]
     for _ in range(_MIDDLE_ITERATIONS):

@@ -19,12 +19,12 @@ from ..bundle import Bundle, load_bundle
 from ..evaluate import cluster_scores, mean_interval, psnr, psnr_fit
 from . import autoencoders
 from .autoencoders import FitOptions
-from .baselines import Candidate, principal, rows_of, ward
+from .baselines import Candidate, principal, rows_of
 from .bundles import network
 from .cdae import Block
 from .equalise import equalised
 from .finetune import TuneOptions, finetune
-from .grouping import GROUPERS
+from .grouping import GROUPERS, Method
 from .polar import features
 from .simulator import Particles
 
@@ -169,26 +169,20 @@ class Methods:
         """Scores of k-means, and of Ward's for the raw images and the cascades', on images of known orientation."""
         o = self.options
         vectors = features(images).spectra if o.in_plane else rows_of(images)
-        found = {f"{name} + k-means": self._k_means(vectors, o.in_plane)}
+        found = {f"{name} + k-means": self._group(vectors, o.in_plane)}
         cascade = name in {title + ending for title in self.cascades for ending in TUNED.values()}
         if name == "raw" or cascade:
-            found[f"{name} + Ward"] = self._ward(images)
+            found[f"{name} + Ward"] = self._group(vectors, o.in_plane, "ward")
         if cascade and not o.in_plane:
-            found[f"{name}, equalised + k-means"] = self._k_means(rows_of(equalised(images)))
+            found[f"{name}, equalised + k-means"] = self._group(rows_of(equalised(images)))
         return {title: cluster_scores(orientation, label).to_json() for title, label in found.items()}
 
-    def _k_means(self, vectors: npt.NDArray[Any], turning: bool = False) -> Ints:
+    def _group(self, vectors: npt.NDArray[Any], turning: bool = False, method: Method = "kmeans") -> Ints:
         o = self.options
         with warnings.catch_warnings():
             # A network that collapsed makes the same image of all; that this is one cluster is for the score to tell.
             warnings.filterwarnings("ignore", "Number of distinct clusters")
-            return GROUPERS[turning, "kmeans"](vectors, o.orientations, o.seed, self.progress).label
-
-    def _ward(self, images: Floats) -> Ints:
-        o = self.options
-        if not o.in_plane:
-            return ward(rows_of(images), o.orientations)
-        return GROUPERS[True, "ward"](features(images).spectra, o.orientations, o.seed, self.progress).label
+            return GROUPERS[turning, method](vectors, o.orientations, o.seed, self.progress).label
 
     def _of_features(self, p: Particles) -> Row:
         """Clusters of principal components, and of what a plain autoencoder keeps."""
@@ -197,7 +191,7 @@ class Methods:
             "PCA + k-means": principal(rows_of(p.images), COMPONENTS, self.options.seed),
             "CAE + k-means": rows_of(autoencoders.latent(net, p.images)),
         }
-        return {n: cluster_scores(p.orientation, self._k_means(rows)).to_json() for n, rows in found.items()}
+        return {n: cluster_scores(p.orientation, self._group(rows)).to_json() for n, rows in found.items()}
 
     def _keep(self, name: str, shown: Mapping[str, Floats]) -> str:
         """Write a few images of each method, for pictures; the file's name from ``out``."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ..lanes import open_lane
 from .bundles import network
 from .cdae import Cdae
 from .neighbours import Floats, find, means
+from .rate import set_rate
 from .tuning_options import TuneOptions, trained_dropout
 from .tuning_score import Change, Split, compare_scores, references, scores, split
 
@@ -149,7 +149,7 @@ class Tuner:
             if self._stop():
                 raise Stopped
             rows = order[first : first + self.options.batch]
-            self._set_rate((self.epoch + first / len(order)) / self.options.epochs)
+            set_rate(self.optimiser, self.options.rate, (self.epoch + first / len(order)) / self.options.epochs)
             x, wanted = (torch.from_numpy(part[rows]).to(self.device)[:, None] for part in (inputs, targets))
             loss = functional.mse_loss(block(x), wanted)
             self.optimiser.zero_grad(set_to_none=True)
@@ -157,14 +157,6 @@ class Tuner:
             self.optimiser.step()
             total += float(loss.detach()) * len(rows)
         return total / len(order)
-
-    def _set_rate(self, done: float) -> None:
-        """The learning rate when ``done`` of a block's training is behind: a short rise, then half a cosine to zero.
-
-        The first steps of torch's RMSprop are ten times the rate: without the rise they undo what the bundle knows.
-        """
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.options.rate * min(1.0, 10 * done + 0.02) * 0.5 * (1 + math.cos(math.pi * done))
 
     def _loss(self, inputs: Floats, targets: Floats) -> float:
         found = self.run(inputs, range(self.block, self.block + 1), "validate")

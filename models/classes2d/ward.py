@@ -1,11 +1,13 @@
-"""Ward's hierarchical clustering of images that may be turned in the plane."""
+"""Ward's hierarchical clustering: of images that may be turned in the plane, and of rows as they are."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
 
-from .polar import Complexes, compare, turned_spectra
+from .polar import Complexes, Floats, compare, turned_spectra
 
 Ints = npt.NDArray[np.int32]
 
@@ -62,3 +64,24 @@ def _join_empty(label: npt.NDArray[np.intp], centres: Complexes, full: npt.NDArr
     if not full.all():
         similarity, _ = compare(centres[~full], centres[full])
         label[~full] = label[full][similarity.argmax(1)]
+
+
+def ward_of_rows(rows: Floats, number: int) -> Ints:
+    """Clusters 0 … ``number`` - 1 of rows (n, d) by Ward's hierarchical clustering (1963).
+
+    The same as scikit-learn's, which calls the same function; but the distances, which take nearly all of its half a
+    minute for 4000 images, come from one product of matrices. Raises ``ValueError`` for more
+    clusters than rows.
+    """
+    if not 1 <= number <= len(rows):
+        raise ValueError(f"{number} clusters of {len(rows)} images: give fewer clusters, or more images")
+    if len(rows) == 1:
+        # scipy refuses a tree of one leaf.
+        return np.zeros(1, np.int32)
+    centred = rows - rows.mean(0)
+    length = np.einsum("ij,ij->i", centred, centred)
+    far = length[:, None] + length[None] - 2 * (centred @ centred.T)
+    np.fill_diagonal(far, 0)
+    tree = linkage(squareform(np.sqrt(np.maximum(far, 0)).astype(np.float64), checks=False), "ward")
+    found: Ints = (fcluster(tree, number, "maxclust") - 1).astype(np.int32)
+    return found
