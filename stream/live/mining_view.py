@@ -38,6 +38,8 @@ class Tomogram:
     reconstruction of its sub-volumes, NaN where there are none. ``seconds``: of work. ``mode``: in which it was done.
     ``revision``: another one whenever its record or its labels were written again. ``record``, ``labels``: where these
     files are, None where there is none. ``warnings``: what was noted of the file, each a text for a person.
+    ``by_cluster``: sub-volumes by the id of their cluster; where it is given, the page counts by class from it and from
+    the groups as they are now, and ``by_class`` is not looked at: a mark then changes all rows at once.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Tomogram:
     record: Path | None = None
     labels: Path | None = None
     warnings: tuple[str, ...] = ()
+    by_cluster: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
