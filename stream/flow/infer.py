@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from .channel import Channel, Closed
-from .frame import Frame, Result, RunStart
+from .frame import Discard, Failure, Frame, Result, RunStart
 from .metrics import Metrics, StageClock
 from .stages import AccountingError, Inlet, Outlet, bursts, do, keep_order, pass_on
 
 BURST = 512
+Judged: TypeAlias = Result | Failure | Discard
 
 
 class Model(Protocol):
@@ -24,8 +25,8 @@ class Model(Protocol):
     def run(self, batch: Any) -> Any:
         """Scores for a prepared batch."""
 
-    def decide(self, frames: Sequence[Frame], scores: Any) -> Sequence[Result]:
-        """One result per frame, in order."""
+    def decide(self, frames: Sequence[Frame], scores: Any) -> Sequence[Judged]:
+        """One result per frame, in order; for one that could not be judged after all, why."""
 
 
 class Batch:
@@ -146,7 +147,7 @@ class Infer:
                     self._marks.put([item])
         outlet.close()
 
-    def _judge(self, batches: Sequence[Batch]) -> Sequence[Result]:
+    def _judge(self, batches: Sequence[Batch]) -> Sequence[Judged]:
         (batch,) = batches
         results = self._model.decide(batch.frames, batch.data)
         if len(results) != len(batch.frames):

@@ -22,9 +22,11 @@ from .classed import Classed
 from .families import Histogram, counter, gauge, histogram, single
 from .frame import Failure, Outcome, Result
 from .ledger import Ledger, Tally
+from .mined import Mined
 from .operation import Operation
 from .yields import Waiting, Yield, Yields
 
+TOMOGRAM_LATENCY_S = (1.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 MICROGRAPH_LATENCY_S = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
 LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 SCORE = (*(round(0.05 * i, 2) for i in range(1, 20)), 0.99, 1.0)
@@ -80,6 +82,8 @@ class Metrics:
         self.yields = yields
         #: Counts 2-D classes, where particles are classified.
         self.classed: Classed | None = None
+        #: Counts what tomograms give, where they are the items.
+        self.mined: Mined | None = None
         self.labels = tuple(labels)
         self.ledger = Ledger()
         self.operation = Operation()
@@ -154,8 +158,11 @@ class Metrics:
 
     def waiting(self, reasons: Mapping[str, int], oldest_s: float) -> None:
         """Files the source has seen and not given yet, by why (short fixed words), and how long the oldest waits."""
+        now = Waiting(dict(reasons), oldest_s)
         if self.yields is not None:
-            self.yields.wait(Waiting(dict(reasons), oldest_s))
+            self.yields.wait(now)
+        if self.mined is not None:
+            self.mined.wait(now)
 
     def ended(self, results: Sequence[Result]) -> None:
         """Every sink has what it keeps of these results, for good."""
@@ -282,5 +289,7 @@ class Metrics:
             yield from self.yields.collect()
         if self.classed is not None:
             yield from self.classed.collect()
+        if self.mined is not None:
+            yield from self.mined.collect()
         yield from self.operation.collect()
         yield gauge("beamsieve_ready", "1 when ready, as /readyz says.", [((), float(not self.problems()))])

@@ -137,11 +137,16 @@ class Yields:
             outside = list(self._outside.items())
             text = "Micrographs with a quality number outside its range; outside `skip` they are rejected."
             yield counter("beamsieve_micrographs_outside", text, outside, "number", "range")
-            waiting = single(self._waiting.reasons)
-            yield gauge("beamsieve_waiting_files", "Files seen and not read yet, by why.", waiting, "reason")
-            oldest = self._waiting.oldest_s
-            yield gauge("beamsieve_waiting_oldest_seconds", "How long the oldest of them waits.", [((), oldest)])
+            yield from collect_waiting(self._waiting)
         medians = [(("session",), trend.median), (("last_10",), trend.recent)]
         yield gauge("beamsieve_yield_median", "Median picks per micrograph.", medians, "over")
         text = "Median picks of the last ten micrographs over the session's."
         yield gauge("beamsieve_yield_ratio", text, [((), trend.ratio)])
+
+
+def collect_waiting(waiting: Waiting) -> Iterable[Metric]:
+    """Prometheus' view of files that wait."""
+    reasons = single(waiting.reasons)
+    yield gauge("beamsieve_waiting_files", "Files seen and not read yet, by why.", reasons, "reason")
+    oldest = [((), waiting.oldest_s)]
+    yield gauge("beamsieve_waiting_oldest_seconds", "How long the oldest of them waits.", oldest)
