@@ -28,6 +28,7 @@ from beamsieve.stream.flow.frame import (
 from beamsieve.stream.flow.infer import Infer
 from beamsieve.stream.flow.metrics import Metrics
 from beamsieve.stream.flow.pipeline import Pipeline
+from beamsieve.stream.flow.ports import Listener
 from beamsieve.stream.flow.stages import AccountingError, Each, Stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -354,3 +355,24 @@ def test_a_frame_lost_with_its_file_has_failed_and_was_never_accepted() -> None:
     assert (tally.accepted, tally.rejected, tally.failed) == (2, 7, 3)
     assert tally.failures == {"lost": 3}
     assert {key.number for key in source.finished} == set(range(12)) - {3, 5, 9}
+
+
+def test_what_a_sink_refused_those_after_it_do_not_hear_of() -> None:
+    class Full(Listener):
+        def write(self, results: Sequence[Result]) -> Sequence[Failure]:
+            return [Failure(r.frame.key, "disk_full", "no room") for r in results if r.frame.key.number % 2]
+
+    class Heard(Listener):
+        def __init__(self) -> None:
+            self.numbers: list[int] = []
+
+        def write(self, results: Sequence[Result]) -> Sequence[Failure]:
+            self.numbers += [result.frame.key.number for result in results]
+            return ()
+
+    heard, metrics = Heard(), Metrics("t")
+    source = Script([[RunStart("r"), *(raw(i) for i in range(6))]])
+    stages = [Each("decode", Decode()), Infer("model", Net(), size=4, wait_s=0)]
+    Pipeline(source, stages, [Full(), heard], metrics).run()
+    assert sorted(heard.numbers) == [0, 2, 4]
+    assert metrics.tally().failures == {"disk_full": 3}

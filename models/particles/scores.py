@@ -9,21 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluate import Estimate
 from .matching import Curve, Point
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number with its 95 % interval; the interval is NaN where one micrograph alone gives it."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if math.isnan(self.low):
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,9 @@ class LiveClasses:
                 self._keeping.last()
         except BundleError as error:
             self._fail(error.detail)
+        except OSError as error:
+            log.error("2-D classes: %s; picking goes on, and the next start classifies the rest", plain(error))
+            self._fail(plain(error))
         except Exception as error:
             # What shows classes must never cost a micrograph.
             log.exception("2-D classes: a bug; picking goes on, and the next start classifies the rest")

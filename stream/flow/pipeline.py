@@ -116,6 +116,16 @@ class Pipeline:
         for channel in self._channels:
             channel.abort()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop, or to abort: what is long and not begun yet, need not begin. Any thread."""
+        return self._stop.is_set()
+
+    @property
+    def aborted(self) -> bool:
+        """Whether what is in flight is given up: what is long, ends now. Any thread."""
+        return self._aborted.is_set()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every thread has ended; True when they have."""
         return self.finished.wait(timeout)
@@ -249,9 +259,12 @@ class Pipeline:
 
     def _write(self, results: Sequence[Result]) -> None:
         """Frames nobody keeps have ended; those that sinks took end when they are safe."""
-        failures = [failure for sink in self._sinks for failure in sink.write(results)]
+        good = results
+        for sink in self._sinks:
+            # What one could not keep is no result any more: those after it, which show and sort, do not hear of it.
+            if failures := sink.write(good):
+                good = self._fail(good, failures)
         self.metrics.last_written = time.monotonic()
-        good = self._fail(results, failures) if failures else results
         self._taken += [without_pixels(result) for result in good if result.weight > 0]
         self._end([result for result in good if result.weight <= 0])
 
@@ -264,7 +277,7 @@ class Pipeline:
 
     def _fail(self, results: Sequence[Result], failures: Sequence[Failure]) -> Sequence[Result]:
         """Count the failures, and give the results that are good."""
-        # By key and at most once each: two sinks may fail on one frame, and a frame ends once.
+        # By key and at most once each: a frame ends once.
         failed = {failure.key: failure for failure in reversed(failures)}
         for result in results:
             if result.frame.key in failed:
