@@ -40,6 +40,7 @@ class Tomogram:
     files are, None where there is none. ``warnings``: what was noted of the file, each a text for a person.
     ``by_cluster``: sub-volumes by the id of their cluster; where it is given, the page counts by class from it and from
     the groups as they are now, and ``by_class`` is not looked at: a mark then changes all rows at once.
+    ``network``: the SHA-256 of what reconstructed: errors of two networks are not compared.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Tomogram:
     labels: Path | None = None
     warnings: tuple[str, ...] = ()
     by_cluster: Mapping[int, int] = field(default_factory=dict)
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
