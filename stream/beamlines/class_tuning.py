@@ -9,37 +9,18 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .background import STOPPED, Background, Series, last_line, progress_in
+
 log = logging.getLogger(__name__)
 
 FOLDER, REPORT, LOG, FAILED = "classes", "tuning.json", "finetune.log", "failed"
 EPOCHS = 6
-NICE = 19
-PATIENCE_S = 5.0
-#: It ended because it was told to, as shells say it of SIGTERM.
-STOPPED = frozenset({143, -15})
-_DIRECTORY = re.compile(r"^model-(\d+)$")
-_PROGRESS = re.compile(r"^\d\d:\d\d:\d\d +(.*?) +(\d+)/(\d+)$", re.MULTILINE)
-
-# Ends with the thread that started it (PR_SET_PDEATHSIG, Linux), so that none is left over by a daemon that was killed.
-_LAUNCH = """
-import ctypes, os, sys
-try:
-    ctypes.CDLL(None).prctl(1, 15)
-except (AttributeError, OSError):
-    pass
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
 COMMAND = ("-m", "beamsieve.stream", "finetune", "classes2d")
 
 
@@ -64,15 +45,15 @@ class Tuning:
     ) -> None:
         self._session = directory
         self._at, self._most, self._device, self._command = at, most, device, tuple(command)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._folder = directory / FOLDER
+        self._process = Background()
+        self._folders = Series(directory / FOLDER, "model")
         self._gave_up = False
         self._text = ""
 
     @property
     def running(self) -> bool:
         """Whether one is under way."""
-        return self._process is not None
+        return self._process.running
 
     def due(self, particles: int) -> bool:
         """Whether to begin one now that there are so many particles: the first, or one with twice as many as before."""
@@ -87,25 +68,15 @@ class Tuning:
         out.mkdir(parents=True, exist_ok=True)
         options = ["--from", str(base), "--out", str(out), "--most", str(self._most), "--epochs", str(EPOCHS)]
         options += ["--threads", "1", "--device", self._device, "--json", str(out / "outcome.json"), "--resume"]
-        line = [sys.executable, "-c", _LAUNCH, str(os.getpid()), *self._command, str(self._session.absolute())]
-        with (out / LOG).open("ab") as told:
-            self._process = subprocess.Popen(
-                [*line, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=told,
-                stderr=told,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-        with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
+        self._process.start([*self._command, str(self._session.absolute()), *options], out / LOG)
         self._text = ""
 
     def poll(self) -> Outcome | None:
         """What came of it, once, when it has ended."""
-        if self._process is None or self._process.poll() is None:
+        code = self._process.poll()
+        if code is None:
             return None
-        code, self._process = self._process.returncode, None
-        out = self._latest()
+        out = self._folders.latest()
         assert out is not None, "a training has a folder"
         report = _report(out)
         if report is not None:
@@ -124,7 +95,7 @@ class Tuning:
 
     def left_over(self, base_sha256: str) -> Outcome | None:
         """A training from this bundle that was better, and that a daemon which ended meanwhile did not adopt."""
-        out = self._latest()
+        out = self._folders.latest()
         report = None if out is None else _report(out)
         if out is None or report is None or report.get("base_sha256") != base_sha256:
             return None
@@ -133,24 +104,16 @@ class Tuning:
 
     def state(self) -> tuple[str, int, int, str] | None:
         """For the page: state in a word, done of how many steps, a text; None before the first."""
-        if self._process is None:
+        if not self.running:
             return ("done", 1, 1, self._text) if self._text else None
-        out = self._latest()
-        steps = _PROGRESS.findall(_tail(out / LOG)) if out is not None else []
-        what, done, of = steps[-1] if steps else ("starting", 0, 1)
-        return "training", int(done), int(of), what
+        out = self._folders.latest()
+        assert out is not None, "a training has a folder"
+        what, done, of = progress_in(out / LOG)
+        return "training", done, of, what
 
     def close(self) -> None:
         """End it; the next start goes on with it."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        self._process.close()
 
     # Inside
 
@@ -171,31 +134,19 @@ class Tuning:
         self._gave_up = True
         with suppress(OSError):
             (out / FAILED).touch()
-        last = next((line for line in reversed(_tail(out / LOG).splitlines()) if line.strip()), "it said nothing")
-        return Outcome(
-            "failed", f"the training ended with exit code {code}: {last.strip()[:200]} (all of it: {out / LOG})"
-        )
+        last = last_line(out / LOG)
+        return Outcome("failed", f"the training ended with exit code {code}: {last} (all of it: {out / LOG})")
 
     def _out(self) -> Path:
         """The folder to work in: the last one, if it is not finished, or the next."""
-        last = self._latest()
+        last = self._folders.latest()
         if last is not None and not (last / REPORT).exists() and not (last / FAILED).exists():
             return last
-        number = 0 if last is None else int(last.name.removeprefix("model-"))
-        return self._folder / f"model-{number + 1}"
-
-    def _latest(self) -> Path | None:
-        return max(self._all(), key=lambda path: int(path.name.removeprefix("model-")), default=None)
-
-    def _all(self) -> list[Path]:
-        try:
-            return [path for path in self._folder.iterdir() if _DIRECTORY.match(path.name)]
-        except OSError:
-            return []
+        return self._folders.after(last)
 
     def _used(self) -> int:
         """How many particles the largest finished training used; 0 before the first."""
-        reports = (_report(path) for path in self._all())
+        reports = (_report(path) for path in self._folders.all())
         return max((int(report.get("images", 0)) for report in reports if report is not None), default=0)
 
 
@@ -205,13 +156,3 @@ def _report(out: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _tail(path: Path, most: int = 4096) -> str:
-    """The end of a file, from the beginning of a line on."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - most))
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
