@@ -1,0 +1,172 @@
+"""Codes in groups: k-means with restarts (k-means++), and the nearest centre of new codes.
+
+The number of clusters, 100, and k-means on the 32 values of a code are those of Zeng et al. (2018), section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.distance import cdist
+
+from .volume import Floats
+
+Ints: TypeAlias = npt.NDArray[np.int32]
+Counts: TypeAlias = npt.NDArray[np.int64]
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+K, RESTARTS = 100, 4
+NONE = -1
+_SAMPLE = 20_000
+_AT_ONCE = 8192
+_ROUNDS, _ROUND = 20, 10
+
+
+class Centred(Protocol):
+    """What codes are compared with: ``Centres``, and ``book.Clusters``."""
+
+    @property
+    def codes(self) -> Floats:
+        """Centres in the space of the codes, float32 (k, d)."""
+
+    @property
+    def weights(self) -> Floats:
+        """What each unit's difference is multiplied with before distances are taken, float32 (d,)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Centres:
+    """Centres of codes, the largest cluster first.
+
+    ``codes`` float32 (k, d), in the space of the codes; ``counts`` int64 (k,), members, none of them 0; ``spread``
+    float32 (k,), root of the members' mean squared distance; ``inertia``: sum of all squared distances; ``weights``
+    float32 (d,), see ``Centred``; ``finished``: False if it was stopped early; ``note``: what there is to say of the
+    number of clusters, or nothing.
+    """
+
+    codes: Floats
+    counts: Counts
+    spread: Floats
+    inertia: float
+    weights: Floats
+    finished: bool = True
+    note: str = ""
+
+
+def quiet(what: str, done: int, of: int) -> None:
+    """No progress."""
+
+
+def never() -> bool:
+    """The ``stop`` of one who waits."""
+    return False
+
+
+def cluster(
+    codes: Floats,
+    *,
+    k: int = K,
+    seed: int = 1,
+    restarts: int = RESTARTS,
+    weights: Floats | None = None,
+    stop: Callable[[], bool] = never,
+    progress: Progress = quiet,
+) -> Centres:
+    """Put codes float32 (n, d) in ``k`` clusters by k-means, the same ones for the same ``seed``.
+
+    The best of ``restarts`` seedings by k-means++ (Arthur and Vassilvitskii, 2007), each brought to rest by Lloyd's
+    iterations, by the sum of squared distances. Of more than 20 000 codes the restarts take a sample of that many, and
+    the best is brought to rest on all. There are at most n / 2 clusters and no empty ones: ``Centres.note`` says so.
+    Codes that are not finite are left out. ``stop`` is asked every ten iterations; the result has ``finished`` False
+    then. Told as ``progress("cluster", done, of)``. Raises ``ValueError`` where no code is finite.
+    """
+    if k < 1 or restarts < 1:
+        raise ValueError(f"k = {k}, restarts = {restarts}: both are numbers of at least 1")
+    good = np.ascontiguousarray(codes[np.isfinite(codes).all(1)], np.float32)
+    if not len(good):
+        raise ValueError(f"none of {len(codes)} codes is finite: there is nothing to make clusters of")
+    scale = np.ones(good.shape[1], np.float32) if weights is None else np.asarray(weights, np.float32)
+    number = max(1, min(k, len(good) // 2))
+    middles, finished = _best(good * scale, number, seed, restarts, stop, progress)
+    return _centres(good, scale, cdist(good * scale, middles).argmin(1), k, finished)
+
+
+def assign(codes: Floats, centres: Centred) -> tuple[Ints, Floats]:
+    """The nearest centre of each code (n, d): its row, int32 (n,), and the distance, float32 (n,).
+
+    Of centres equally near the first is taken; what comes out for a code does not depend on the codes beside it. A
+    code that is not finite has no centre: row -1, distance infinite. Raises ``ValueError`` for codes of another length.
+    """
+    if codes.ndim != 2 or codes.shape[1] != centres.codes.shape[1]:
+        raise ValueError(f"codes {codes.shape}: the clusters are of codes of {centres.codes.shape[1]} values")
+    row, distance = np.full(len(codes), NONE, np.int32), np.full(len(codes), np.inf, np.float32)
+    good = np.isfinite(codes).all(1)
+    target = centres.codes * centres.weights
+    for first in range(0, len(codes) if len(target) else 0, _AT_ONCE):
+        some = np.flatnonzero(good[first : first + _AT_ONCE]) + first
+        # Not by a matrix product: its rounding depends on how many codes there are, and so would ties.
+        far = cdist(codes[some] * centres.weights, target)
+        row[some] = far.argmin(1)
+        distance[some] = far[np.arange(len(some)), row[some]]
+    return row, distance
+
+
+def _best(
+    scaled: Floats, k: int, seed: int, restarts: int, stop: Callable[[], bool], progress: Progress
+) -> tuple[Floats, bool]:
+    """Centres (k, d) of the best restart, brought to rest on all codes; whether it was not stopped."""
+    from sklearn.cluster import kmeans_plusplus
+
+    rng = np.random.default_rng(seed)
+    some = scaled if len(scaled) <= _SAMPLE else scaled[np.sort(rng.choice(len(scaled), _SAMPLE, replace=False))]
+    steps = restarts + (len(some) < len(scaled))
+    best, least, finished = np.zeros((0, scaled.shape[1]), np.float32), np.inf, True
+    for at in range(restarts):
+        if len(best) and stop():
+            return best, False
+        first, _ = kmeans_plusplus(some, k, random_state=int(rng.integers(2**31)))
+        # k-means++ takes a code twice where there are fewer different ones than centres.
+        middles, inertia, finished = _lloyd(some, np.unique(first, axis=0), stop)
+        best, least = (middles, inertia) if inertia < least or not len(best) else (best, least)
+        progress("cluster", at + 1, steps)
+    if len(some) < len(scaled) and finished:
+        best, _, finished = _lloyd(scaled, best, stop)
+        progress("cluster", steps, steps)
+    return best, finished
+
+
+def _lloyd(codes: Floats, middles: Floats, stop: Callable[[], bool]) -> tuple[Floats, float, bool]:
+    """Lloyd's iterations until they settle: centres, sum of squared distances, whether it was not stopped."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    inertia = np.inf
+    for _ in range(_ROUNDS):
+        # One thread: with more, sums are taken in the order threads finish, and centres differ in their last digits.
+        with threadpool_limits(1, user_api="openmp"):
+            model = KMeans(len(middles), init=middles, n_init=1, max_iter=_ROUND, algorithm="lloyd").fit(codes)
+        middles, inertia = model.cluster_centers_.astype(np.float32), float(model.inertia_)
+        if model.n_iter_ < _ROUND:
+            break
+        if stop():
+            return middles, inertia, False
+    return middles, inertia, True
+
+
+def _centres(codes: Floats, weights: Floats, label: npt.NDArray[np.intp], wanted: int, finished: bool) -> Centres:
+    """What the members say of their clusters, the largest first; those without members are dropped."""
+    counts = np.bincount(label)
+    sums = np.zeros((len(counts), codes.shape[1]))
+    np.add.at(sums, label, codes)
+    means = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+    squares = np.bincount(label, np.square((codes - means[label]) * weights, dtype=np.float64).sum(1), len(counts))
+    # Of clusters equally large the one whose centre is first in the order of its values: no matter of chance.
+    order = np.lexsort((*means.T[::-1], -counts))[: np.count_nonzero(counts)]
+    made, n = len(order), len(codes)
+    note = "" if made == wanted else f"{n} codes make {made} clusters, not {wanted}"
+    spread = np.sqrt(squares[order] / counts[order]).astype(np.float32)
+    return Centres(means[order], counts[order].astype(np.int64), spread, float(squares.sum()), weights, finished, note)
