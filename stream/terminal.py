@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from .flow.metrics import Metrics
@@ -138,3 +138,44 @@ class YieldLine(Line):
         if speed.seconds < self.TELLING_S:
             return f"{speed.shots} micrographs"
         return f"{3600 * speed.per_second:.0f} micrographs/h"
+
+
+class MiningLine(Line):
+    """Says how tomograms go.
+
+    Tomograms, sub-volumes by class, what is worked on now and how far it is, the drift of the reconstruction's error,
+    losses, what waits and why, and why it is not ready. ``working``: (what, done, of) of the tomogram in work, None
+    where there is none.
+    """
+
+    DRIFTED = 1.25
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        working: Callable[[], tuple[str, int, int] | None] = lambda: None,
+        out: TextIO | None = None,
+        every_s: float = 5.0,
+    ) -> None:
+        super().__init__(out, every_s)
+        self._metrics, self._working = metrics, working
+
+    def text(self, now: float, problems: Sequence[str] = ()) -> str:  # noqa: ARG002 - nothing here is a rate
+        """The line now."""
+        tally, mined = self._metrics.tally(), self._metrics.mined
+        assert mined is not None, "a beamline of tomograms counts what they give"
+        classes, drift, waiting, work = mined.subvolumes(), mined.drift(), mined.waiting(), self._working()
+        parts = [f"{mined.mode_now}: {mined.tomograms()} tomograms"]
+        if classes:
+            parts.append("sub-volumes " + " ".join(f"{name}:{n}" for name, n in classes.items()))
+        if work is not None:
+            parts.append(f"{work[0]} {work[1]}/{work[2]}")
+        if drift.ratio > self.DRIFTED:
+            parts.append(f"error {drift.ratio:.2f} x the session's")
+        parts.append(f"failed {tally.failed} dropped {tally.dropped}")
+        if waiting.reasons:
+            why = " ".join(f"{reason} {n}" for reason, n in waiting.reasons.items())
+            parts.append(f"waiting: {why}, oldest {waiting.oldest_s:.0f} s")
+        if problems:
+            parts.append("NOT READY: " + "; ".join(problems))
+        return " │ ".join(parts)

@@ -122,9 +122,9 @@ class Pipeline:
         return self._stop.is_set()
 
     @property
-    def aborted(self) -> bool:
-        """Whether what is in flight is given up: what is long, ends now. Any thread."""
-        return self._aborted.is_set()
+    def aborted(self) -> threading.Event:
+        """Set when what is in flight is given up: what is long, ends now. To be looked at only, by any thread."""
+        return self._aborted
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every thread has ended; True when they have."""
