@@ -5,6 +5,7 @@ The number of clusters, 100, and k-means on the 32 values of a code are those of
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -104,7 +105,7 @@ def assign(codes: Floats, centres: Centred) -> tuple[Ints, Floats]:
     if codes.ndim != 2 or codes.shape[1] != centres.codes.shape[1]:
         raise ValueError(f"codes {codes.shape}: the clusters are of codes of {centres.codes.shape[1]} values")
     row, distance = np.full(len(codes), NONE, np.int32), np.full(len(codes), np.inf, np.float32)
-    good = np.isfinite(codes).all(1)
+    good = np.asarray(np.isfinite(codes).all(axis=1))
     target = centres.codes * centres.weights
     for first in range(0, len(codes) if len(target) else 0, _AT_ONCE):
         some = np.flatnonzero(good[first : first + _AT_ONCE]) + first
@@ -142,12 +143,13 @@ def _best(
 def _lloyd(codes: Floats, middles: Floats, stop: Callable[[], bool]) -> tuple[Floats, float, bool]:
     """Lloyd's iterations until they settle: centres, sum of squared distances, whether it was not stopped."""
     from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
+
+    limits = importlib.import_module("threadpoolctl").threadpool_limits
 
     inertia = np.inf
     for _ in range(_ROUNDS):
         # One thread: with more, sums are taken in the order threads finish, and centres differ in their last digits.
-        with threadpool_limits(1, user_api="openmp"):
+        with limits(1, user_api="openmp"):
             model = KMeans(len(middles), init=middles, n_init=1, max_iter=_ROUND, algorithm="lloyd").fit(codes)
         middles, inertia = model.cluster_centers_.astype(np.float32), float(model.inertia_)
         if model.n_iter_ < _ROUND:

@@ -142,15 +142,16 @@ def _alike(old: Clusters | None, decoded: Floats, shared: Counts) -> Floats:
     """Correlation of decoded centres (k_old, k_new), where nothing is known of members; elsewhere 0."""
     if old is None or old.decoded.shape[1:] != decoded.shape[1:]:
         return np.zeros(shared.shape, np.float32)
-    alike = _level(old.decoded) @ _level(decoded).T
+    alike: Floats = _level(old.decoded) @ _level(decoded).T
     # Two centres of noise look alike: where members say something, looks say nothing.
-    known = shared.any(1)[:, None] & shared.any(0)[None]
-    return np.where(known, np.float32(0), alike)
+    alike[np.ix_(shared.any(axis=1), shared.any(axis=0))] = 0
+    return alike
 
 
 def _level(volumes: Floats) -> Floats:
     """Volumes as rows of mean 0 and length 1; rows of zeros for those without contrast."""
-    rows = volumes.reshape(len(volumes), -1)
+    rows: Floats = volumes.reshape(len(volumes), -1)
     rows = rows - rows.mean(1, keepdims=True)
     length = np.sqrt(np.square(rows).sum(1, keepdims=True))
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    # Zeros stay zeros.
+    return rows / np.where(length > 0, length, np.float32(1))

@@ -1,0 +1,92 @@
+"""All codes of a session in clusters anew: grouped, decoded, averaged, and given the numbers and marks of the old."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import numpy as np
+
+from .book import Averages, Clusters
+from .cluster import RESTARTS, Centres, K, Progress, assign, cluster, never, quiet
+from .follow import Bridge, Followed, Network, follow
+from .groups import Groups
+from .volume import Floats
+
+BoxesOfCodes = Callable[[], Iterable[tuple[Floats, Floats]]]
+
+
+class Coder(Network, Protocol):
+    """A network that encodes and decodes; a ``codec.Codec`` is one."""
+
+    @property
+    def edge(self) -> int:
+        """Voxels along the edge of a sub-volume."""
+
+    def encode(self, boxes: Floats) -> Floats:
+        """Codes (n, d) of sub-volumes (n, e, e, e), each of mean 0 and s.d. 1."""
+
+    def decode(self, codes: Floats) -> Floats:
+        """Sub-volumes (n, e, e, e) of codes (n, d)."""
+
+
+def regroup(
+    codes: Floats,
+    codec: Coder,
+    *,
+    old: Clusters | None = None,
+    groups: Groups | None = None,
+    bridge: Bridge | None = None,
+    boxes: BoxesOfCodes = tuple,
+    k: int = K,
+    seed: int = 1,
+    restarts: int = RESTARTS,
+    stop: Callable[[], bool] = never,
+    progress: Progress = quiet,
+) -> Followed | None:
+    """Cluster ``codes`` float32 (n, d), all by the network ``codec``, and follow the ``old`` clusters; None if stopped.
+
+    ``bridge``: needed only where the old clusters are of another network; without it their decoded centres are encoded
+    anew. ``boxes()`` gives sub-volumes that were kept, some at a time, (m, e, e, e) with their codes (m, d) by this
+    network: the average of each cluster is of them. Raises ``ValueError`` as ``cluster``.
+    """
+    new = cluster(codes, k=k, seed=seed, restarts=restarts, stop=stop, progress=progress)
+    if not new.finished:
+        return None
+    decoded = codec.decode(new.codes)
+    if bridge is None and old is not None:
+        bridge = Bridge(codes, codes) if old.network == codec.sha256 else centres_bridge(old, codec)
+    averages = averages_of(new, codec.edge, boxes, stop)
+    if averages is None:
+        return None
+    average = (averages.averages(), averages.counts)
+    return follow(old, new, decoded, codec, bridge=bridge, groups=groups, average=average, seed=seed)
+
+
+def averages_of(
+    centres: Centres | Clusters, edge: int, boxes: BoxesOfCodes, stop: Callable[[], bool] = never
+) -> Averages | None:
+    """Averages of the sub-volumes of each cluster, in the order of its rows; None if stopped."""
+    found = Averages(len(centres.codes), edge)
+    for some, codes in boxes():
+        if stop():
+            return None
+        found.add(some, assign(codes, centres)[0])
+    return found
+
+
+def centres_bridge(old: Clusters, codec: Coder) -> Bridge | None:
+    """The old decoded centres, encoded by another network, each for all its members.
+
+    None where that network takes sub-volumes of another size, voxel or pose: then nothing is the same in both.
+    """
+    fits = (old.edge, old.posed) == (codec.edge, codec.posed) and abs(
+        old.voxel_a - codec.voxel_a
+    ) < 0.01 * codec.voxel_a
+    if not fits or not len(old):
+        return None
+    rows = old.decoded.reshape(len(old), -1)
+    deviation = rows.std(1, keepdims=True)
+    level = (rows - rows.mean(1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
+    after = codec.encode(level.reshape(old.decoded.shape).astype(np.float32))
+    return Bridge(old.codes, after, old.counts)
