@@ -39,7 +39,7 @@ class HdfStore:
 
     @classmethod
     def of(cls, path: Path) -> HdfStore:
-        """Open the file. Raises ``BadData``: ``hdf`` (damaged, or no known volume), ``stack``, ``dtype``, ``chunks``."""
+        """Open the file. Raises ``BadData``: ``hdf`` (damaged, or no volume), ``stack``, ``dtype``, ``chunks``."""
         file = _opened(path, _SMALLEST_CACHE)
         try:
             dataset = _find(file, path)

@@ -1,0 +1,39 @@
+"""What programs call reconstructed tomograms, and what of the name is the tilt series'.
+
+IMOD (``TS_01.rec``, ``TS_01_full_rec.mrc``), AreTomo (``TS_01_Vol.mrc``, half volumes ``_EVN``, ``_ODD``), Warp
+(``reconstruction/TS_01_10.00Apx.mrc``, ``deconv/``, ``even/``, ``odd/``), RELION (``rec_TS_01.mrc``).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+ENDINGS = ("mrc", "rec", "map", "hdf")
+TAKEN = tuple(f"**/*.{ending}" for ending in ENDINGS)
+#: Names below the folder of what lies beside tomograms: tilt series, halves, masks, power spectra, filtered copies.
+NOT_TOMOGRAMS = (
+    *(f"**/*_{word}.{{}}" for word in ("ali", "preali", "preali_bin*", "erase", "fixed", "orig", "3dfind", "proj")),
+    *(f"**/*_{word}.{{}}" for word in ("EVN", "ODD", "EVN_Vol", "ODD_Vol", "even", "odd", "half1", "half2")),
+    *(f"**/*{word}.{{}}" for word in ("_EVN_*", "_ODD_*", "_even_*", "_odd_*", "_half[12]_*")),
+    *(f"**/*_{word}.{{}}" for word in ("CTF", "ctf", "PS", "projXY", "projXZ", "mask", "labels")),
+    *(f"**/{folder}/**" for folder in ("even", "odd", "deconv", "mask", "powerspectrum", "tiltstack", "thumbnails")),
+)
+_AFFIXES = re.compile(
+    r"(?:_full_rec|_full|_rec|_Vol|_vol|_tomo|_bp|_SIRT|_sirt|_\d+(?:\.\d+)?Apx|_b\d+|_bin\d+|_deconv|_dec|_aligned)$"
+)
+
+
+def series_of(name: str) -> str:
+    """The tilt series' name in the name (or path) of a tomogram: ``TS_01`` of ``a/TS_01_10.00Apx.mrc``.
+
+    Endings that say how it was made are taken away, one after another; something always stays.
+    """
+    stem = PurePosixPath(name.replace("\\", "/")).name
+    base, dot, ending = stem.rpartition(".")
+    if dot and base and ending.lower() in {*ENDINGS, "h5", "hdf5"}:
+        stem = base
+    stem = stem.removeprefix("rec_") or stem
+    while (shorter := _AFFIXES.sub("", stem)) not in {stem, ""}:
+        stem = shorter
+    return stem

@@ -1,0 +1,67 @@
+"""Where each file of a session on tomograms lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..picks.places import safe, stem_of
+
+__all__ = ["RECORDS", "Places", "file_name", "safe", "stem_of"]
+
+RECORDS = "session"
+LABELS = "labels"
+#: Folder and ending of the files of each kind, one per tomogram.
+KINDS: dict[str, tuple[str, str]] = {
+    "eman": ("eman", "_info.json"),
+    "csv": ("csv", ".csv"),
+    "picture": ("pictures", ".png"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Names of files below ``directory``."""
+
+    directory: Path
+
+    def record(self, name: str) -> Path:
+        """The HDF5 file of the tomogram called ``name``."""
+        return self.directory / RECORDS / f"{safe(name)}.h5"
+
+    def of(self, kind: str, stem: str) -> Path:
+        """The file of this kind (``eman``, ``csv``, ``picture``) of the tomogram whose files are named ``stem``."""
+        folder, ending = KINDS[kind]
+        return self.directory / folder / f"{stem}{ending}"
+
+    def labels(self, stem: str) -> Path:
+        """Its label volume."""
+        return self.directory / LABELS / f"{stem}_labels.mrc"
+
+    def probability(self, stem: str, name: str) -> Path:
+        """The volume of the probability of the class called ``name``."""
+        return self.directory / LABELS / f"{stem}_{file_name(name)}.mrc"
+
+    def particles(self, name: str | None = None) -> Path:
+        """RELION's table of all sub-volumes of the session, or of those of one class."""
+        return self.directory / "star" / ("particles.star" if name is None else f"particles_{file_name(name)}.star")
+
+    @property
+    def copick(self) -> Path:
+        """The root of copick's overlay."""
+        return self.directory / "copick"
+
+    def labels_of(self, stem: str) -> list[Path]:
+        """Label and probability volumes that are there."""
+        folder = self.labels(stem).parent
+        return sorted(folder.glob(f"{_literal(self.labels(stem).name.removesuffix('labels.mrc'))}*.mrc"))
+
+
+def file_name(name: str) -> str:
+    """A class's name as a part of a file's name: without spaces."""
+    return "-".join(safe(name).replace("/", "-").split()) or "class"
+
+
+def _literal(text: str) -> str:
+    """With the signs that a glob takes for wildcards in brackets."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
