@@ -11,19 +11,23 @@ after pose normalisation, as) it was cut out, so that a box also has the labels 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from .boxes import corners
+from .pose import Poses, unposed
 from .volume import Floats
 
 Labels: TypeAlias = npt.NDArray[np.uint8]
+Halves: TypeAlias = npt.NDArray[np.float16]
 LEVEL = 0.5
 BACKGROUND = 0
 IGNORED = 255
 """Label of voxels that nobody knows anything of: they do not count in training."""
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,8 @@ class LabelOptions:
     """How decoded volumes become classes.
 
     ``level``: from which scaled value on a voxel is of the class. ``low``, ``high``: percentiles of a decoded volume
-    that are scaled to 0 and 1. ``own``: volumes decoded from each sub-volume's own code, else from its cluster's centre.
-    ``connected``: only what hangs together with the middle; ``middle``: in a ball of so many voxels radius.
+    that are scaled to 0 and 1. ``own``: volumes decoded from each sub-volume's own code, else from its cluster's
+    centre. ``connected``: only what hangs together with the middle; ``middle``: in a ball of so many voxels radius.
     """
 
     level: float = LEVEL
@@ -84,3 +88,83 @@ def _ball(edge: int, radius: float) -> npt.NDArray[np.bool_]:
     z, y, x = np.meshgrid(at, at, at, indexing="ij")
     inside: npt.NDArray[np.bool_] = z * z + y * y + x * x <= radius * radius
     return inside
+
+
+class Decoder(Protocol):
+    """What turns codes into volumes: a ``codec.Codec``."""
+
+    @property
+    def edge(self) -> int:
+        """Voxels along the edge of a decoded volume."""
+
+    def decode(self, codes: npt.NDArray[np.floating]) -> Floats:
+        """Volumes (n, e, e, e) float32 of codes (n, 32)."""
+
+
+class Painter:
+    """Lays the decoded volumes of marked sub-volumes into windows of their tomogram.
+
+    ``xyz`` (n, 3) in working voxels, ``values`` (n,) label values, ``codes`` and ``centres`` (n, d) of all sub-volumes
+    of the tomogram; ``poses`` where they were pose-normalised.
+    """
+
+    def __init__(
+        self,
+        xyz: Floats,
+        values: Labels,
+        codec: Decoder,
+        options: LabelOptions,
+        codes: Floats,
+        centres: Floats,
+        poses: Poses | None,
+    ) -> None:
+        marked = np.flatnonzero(values != BACKGROUND)
+        self._corner = corners(xyz[marked], codec.edge)
+        self._values = values[marked]
+        self._codes = (codes if options.own else centres)[marked]
+        self._poses = None if poses is None else poses[marked]
+        self._codec, self._options = codec, options
+        self._known: dict[int, Halves] = {}
+
+    def labels(self, middle: npt.NDArray[np.integer], edge: int) -> Labels:
+        """Labels uint8 (n, edge, edge, edge) of windows about whole voxels ``middle`` (n, 3), x, y, z.
+
+        A voxel is of the class whose volume is the brightest there, if it reaches the level.
+        """
+        found = np.zeros((len(middle), edge, edge, edge), np.uint8)
+        first = np.asarray(middle) - edge // 2
+        size = self._codec.edge
+        near = [
+            np.flatnonzero((np.abs(self._corner + size / 2 - (at + edge / 2)) < (size + edge) / 2).all(1))
+            for at in first
+        ]
+        self._decode(np.unique(np.concatenate(near)) if near else np.empty(0, np.intp))
+        for labels, at, rows in zip(found, first, near, strict=True):
+            best = np.full(labels.shape, self._options.level, np.float16)
+            for row in rows.tolist():
+                self._lay(row, labels, best, self._corner[row] - at)
+        return found
+
+    def _lay(self, row: int, labels: Labels, best: Halves, offset: npt.NDArray[np.intp]) -> None:
+        there, here = [], []
+        for shift, size, edge in zip(offset[::-1].tolist(), self._known[row].shape, labels.shape, strict=True):
+            low, high = max(shift, 0), min(shift + size, edge)
+            there.append(slice(low, high))
+            here.append(slice(low - shift, high - shift))
+        place = (there[0], there[1], there[2])
+        values = self._known[row][here[0], here[1], here[2]]
+        brighter = values >= best[place]
+        labels[place][brighter] = self._values[row]
+        np.maximum(best[place], values, out=best[place])
+
+    def _decode(self, rows: npt.NDArray[np.intp]) -> None:
+        """Have the volumes of ``rows`` as they lie in the tomogram."""
+        new = np.array([row for row in rows.tolist() if row not in self._known], np.intp)
+        for start in range(0, len(new), _AT_ONCE):
+            some = new[start : start + _AT_ONCE]
+            values = scaled(self._codec.decode(self._codes[some]), self._options)
+            if self._options.connected:
+                values = connected(values, self._options)
+            if self._poses is not None:
+                values = unposed(values, self._poses[some])
+            self._known.update(zip(some.tolist(), values.astype(np.float16), strict=True))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .boxes import cut
 from .nets import POOLED
 from .volume import Floats, Shape, Volume
 
@@ -46,13 +47,8 @@ def tiles(shape: Shape, z0: int, z1: int, edge: int) -> Iterator[Tile]:
 
 def window(volume: Volume, tile: Tile) -> Floats:
     """The voxels of a tile and ``HALO`` around, edges filled up to multiples of 4; what is outside is mirrored."""
-    low = [a - HALO for a in tile.low]
-    high = [b + HALO + (-n) % POOLED for b, n in zip(tile.high, tile.size, strict=True)]
-    inside = [(max(a, 0), min(b, n)) for a, b, n in zip(low, high, volume.shape, strict=True)]
-    z, y, x = inside
-    read = volume.read((z[0], y[0], x[0]), (z[1], y[1], x[1]))
-    pads = [(a - wanted, end - b) for (a, b), wanted, end in zip(inside, low, high, strict=True)]
-    return np.pad(read, pads, "symmetric") if any(map(any, pads)) else read
+    z, y, x = (n + 2 * HALO + (-n) % POOLED for n in tile.size)
+    return cut(volume, (tile.low[0] - HALO, tile.low[1] - HALO, tile.low[2] - HALO), (z, y, x))
 
 
 def inner(values: npt.NDArray[np.generic], tile: Tile) -> npt.NDArray[np.generic]:
