@@ -53,11 +53,22 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Followed:
-    """``clusters`` with their numbers; ``groups`` with the marks that follow; ``events`` of this clustering alone."""
+    """``clusters`` with their numbers; ``groups`` with the marks that follow; ``events`` of this clustering alone.
+
+    ``before``: numbers of the clusters there were; ``shared`` int64 (len(before), k), see ``shared_members``; ``note``:
+    what there is to say of the number of clusters, or nothing.
+    """
 
     clusters: Clusters
     groups: Groups
     events: tuple[Event, ...]
+    before: tuple[int, ...]
+    shared: Counts
+    note: str = ""
+
+    def marks(self, groups: Groups) -> Groups:
+        """The marks that follow from ``groups``, which a person may have changed since the clusters were made."""
+        return follow_marks(groups, self.shared, self.before, self.clusters.ids.tolist()).groups
 
 
 def follow(
@@ -112,7 +123,7 @@ def follow(
         events=((() if old is None else old.events) + events)[-MOST_EVENTS:],
         written=now,
     )
-    return Followed(clusters, marks.groups, events)
+    return Followed(clusters, marks.groups, events, tuple(before.tolist()), shared, new.note)
 
 
 def shared_members(old: Clusters | None, new: Centres, bridge: Bridge | None) -> Counts:
@@ -152,6 +163,6 @@ def _level(volumes: Floats) -> Floats:
     """Volumes as rows of mean 0 and length 1; rows of zeros for those without contrast."""
     rows: Floats = volumes.reshape(len(volumes), -1)
     rows = rows - rows.mean(1, keepdims=True)
-    length = np.sqrt(np.square(rows).sum(1, keepdims=True))
-    # Zeros stay zeros.
-    return rows / np.where(length > 0, length, np.float32(1))
+    length: Floats = np.sqrt(np.square(rows).sum(1, keepdims=True))
+    length[length == 0] = 1
+    return rows / length
