@@ -16,12 +16,8 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 
-#: What a group may be: a membrane or an edge, a particle, neither or not said.
-KINDS = ("surface", "globule", "other")
 MOST_CLUSTERS = 400
-MOST_GROUPS = 40
 MOST_EVENTS = 20
-LONGEST_NAME = 60
 
 #: Work in the background: what (``clustering``, ``training``, ``segments``, …), done of how many, a text for a person.
 Job = tuple[str, int, int, str]
@@ -144,4 +140,4 @@ class MiningLevers(Protocol):
         """From now on the clusters are in no group. A group that has none left stays."""
 
     def new_group(self, name: str, kind: str, by: str) -> None:
-        """A group without clusters, last of all; ``kind`` is one of ``KINDS``."""
+        """A group without clusters, last of all; ``kind``: surface, globule or other."""

@@ -15,7 +15,14 @@ import { lock } from "./net.js";
 
 const STATES = { loading: "loading", shadow: "in shadow: judges a part of what comes, decides nothing", failed: "failed" };
 const FIELDS = { threshold: "threshold", pause: "writing", run: "run", model: "model", candidate: "candidate" };
-const TEXTS = { class: (old, to) => `class ${to?.id ?? "?"}: ${old?.mark || "unmarked"} → ${to?.mark || "unmarked"}` };
+const TEXTS = {
+  class: (old, to) => `class ${to?.id ?? "?"}: ${old?.mark || "unmarked"} → ${to?.mark || "unmarked"}`,
+  clusters: (old, to) => `clusters: ${grouped(old)} → ${grouped(to)}`,
+  group: (old, to) => (to ? `new group: ${to.name} (${to.kind})` : `group taken back: ${old?.name ?? "?"}`),
+};
+
+// Clusters by group, as {name: [ids]}.
+const grouped = (found) => Object.entries(found ?? {}).map(([name, ids]) => `${[ids].flat().join(", ")} ${name || "unmarked"}`).join("; ");
 
 const words = (value) => (value === null || value === undefined || value === "" ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
 

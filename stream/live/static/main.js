@@ -18,7 +18,8 @@ import { enter, signIn, tokenOfAddress } from "./signin.js";
 
 const BEAMLINES = {
   xfel_hits: { module: "./hits.js", name: "XFEL hits", paused: "frames are judged and counted, and not kept" },
-  cryoem_picks: { module: "./picks/picks.js", style: "static/picks.css", name: "Cryo-EM picks", paused: "micrographs wait in their folder" },
+  cryoem_picks: { module: "./picks/picks.js", styles: ["static/picks.css"], name: "Cryo-EM picks", paused: "micrographs wait in their folder" },
+  cryoet_mining: { module: "./tomograms/tomograms.js", styles: ["static/picks.css", "static/tomograms/tomograms.css"], name: "Cryo-ET mining", paused: "tomograms wait in their folder" },
 };
 
 const net = new Net();
@@ -126,7 +127,7 @@ async function mount(me) {
   const grid = place("grid");
   document.body.dataset.beamline = me.beamline;
   if (!beamline) return void setText(grid, `This page has no panels for the beamline “${me.beamline}”.`);
-  if (beamline.style) document.head.append(el("link", { rel: "stylesheet", href: beamline.style }));
+  for (const href of beamline.styles ?? []) document.head.append(el("link", { rel: "stylesheet", href }));
   const module = await import(beamline.module);
   grid.replaceChildren();
   return module.mount(grid, net, tools);

@@ -6,16 +6,20 @@ const AT_ONCE = 48; // a gallery that comes into sight is filled at once
 const PER_S = 5; // and then follows, the oldest picture first
 const AGAIN_MS = 2000;
 
-/** Fetches what `wanted()` names: [{kind, id, version}], what matters most first. `came(kind, id)`: a picture is new. */
+/**
+ * Fetches what `wanted()` names: [{kind, id, version}], what matters most first. `came(kind, id)`: a picture is new.
+ * `atOnce`: so many are fetched without a pause.
+ */
 export class ClassPictures {
   #kept = new Map(); // "kind/id" -> {asked, version, at, data, shape}; data null: there is none
-  #room = AT_ONCE;
+  #room;
   #counted = performance.now();
   #busy = false;
   #timer = 0;
 
-  constructor(net, { wanted, came }) {
+  constructor(net, { wanted, came, atOnce = AT_ONCE }) {
     this.net = net;
+    this.atOnce = this.#room = atOnce;
     this.wanted = wanted;
     this.came = came;
     this.life = "";
@@ -65,7 +69,7 @@ export class ClassPictures {
 
   #wait() {
     const now = performance.now();
-    this.#room = Math.min(AT_ONCE, this.#room + ((now - this.#counted) * PER_S) / 1000);
+    this.#room = Math.min(this.atOnce, this.#room + ((now - this.#counted) * PER_S) / 1000);
     this.#counted = now;
     if (this.#room < 1) return Math.ceil(((1 - this.#room) * 1000) / PER_S);
     this.#room -= 1;

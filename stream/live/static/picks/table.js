@@ -1,4 +1,7 @@
 // Panel: a row per micrograph with its numbers. Sorted by any column, filtered, and only the rows in sight exist.
+//
+// Other beamlines give their own columns: {title, what (one row, as a word), filter (the field's hint), names(rows),
+// word(name), meaning(name), value(row, name), text(name, value)}; time and name come before those of `names`.
 
 import { el, fmt, panel, setText } from "../dom.js";
 import { rem } from "./units.js";
@@ -8,11 +11,11 @@ const ROW_REM = 2; // picks.css gives the rows this height
 const SPARE = 6;
 const FIXED = ["time", "name"];
 
-export function table(session) {
-  const { root, body, note } = panel("Micrographs", { area: "table", wide: true });
-  const text = el("input", { type: "search", placeholder: "name, square, hole", "aria-label": "Filter by text", name: "filter" });
+export function table(session, given = micrographs(session)) {
+  const { root, body, note } = panel(given.title, { area: "table", wide: true });
+  const text = el("input", { type: "search", placeholder: given.filter, "aria-label": "Filter by text", name: "filter" });
   const only = el("input", { type: "checkbox", name: "warnings" });
-  const scroller = el("div", { class: "table-rows", tabindex: "0", role: "group", "aria-label": "Micrographs: arrow keys choose a row" });
+  const scroller = el("div", { class: "table-rows", tabindex: "0", role: "group", "aria-label": `${given.title}: arrow keys choose a row` });
   const head = el("tr");
   const rowsBody = el("tbody");
   const [above, below] = [el("tbody", { "aria-hidden": "true" }), el("tbody", { "aria-hidden": "true" })];
@@ -25,9 +28,7 @@ export function table(session) {
   const state = { by: "time", rising: false, columns: [], found: [] };
 
   function columns() {
-    const names = new Set([...FIXED, "picks", "candidates"]);
-    for (const row of session.rows.slice(-50)) for (const name of Object.keys(row.quality ?? {})) names.add(name);
-    const wanted = [...names, "seconds"];
+    const wanted = [...FIXED, ...given.names(session.rows)];
     if (wanted.join() === state.columns.join()) return;
     state.columns = wanted;
     head.replaceChildren(...wanted.map((name) => heading(name)));
@@ -35,8 +36,8 @@ export function table(session) {
   }
 
   function heading(name) {
-    const words = { time: "time", name: "micrograph" }[name] ?? title(name, session.numbers);
-    const button = el("button", { type: "button", title: meaning(name, session.numbers) }, words, el("span", { class: "way", "aria-hidden": "true" }));
+    const words = { time: "time", name: given.what }[name] ?? given.word(name);
+    const button = el("button", { type: "button", title: given.meaning(name) }, words, el("span", { class: "way", "aria-hidden": "true" }));
     button.addEventListener("click", () => {
       state.rising = state.by === name ? !state.rising : name === "name";
       state.by = name;
@@ -57,7 +58,7 @@ export function table(session) {
 
   function refresh() {
     columns();
-    state.found = sorted(filtered(session.rows, text.value, only.checked), state.by, state.rising);
+    state.found = sorted(filtered(session.rows, text.value, only.checked), state.by, state.rising, given.value);
     setText(note, state.found.length === session.rows.length ? `${fmt.count(session.rows.length)}` : `${fmt.count(state.found.length)} of ${fmt.count(session.rows.length)}`);
     grid.setAttribute("aria-rowcount", String(state.found.length + 1));
     draw();
@@ -72,7 +73,7 @@ export function table(session) {
     below.firstElementChild.firstElementChild.style.height = `${(found.length - last) * high}px`;
     above.hidden = first === 0;
     below.hidden = last === found.length;
-    rowsBody.replaceChildren(...found.slice(first, last).map((row, i) => line(row, first + i, state.columns, session)));
+    rowsBody.replaceChildren(...found.slice(first, last).map((row, i) => line(row, first + i, state.columns, session, given)));
   }
 
   rowsBody.addEventListener("click", (event) => {
@@ -97,6 +98,23 @@ export function table(session) {
   return { root };
 }
 
+function micrographs(session) {
+  return {
+    title: "Micrographs",
+    what: "micrograph",
+    filter: "name, square, hole",
+    names: (rows) => {
+      const names = new Set(["picks", "candidates"]);
+      for (const row of rows.slice(-50)) for (const name of Object.keys(row.quality ?? {})) names.add(name);
+      return [...names, "seconds"];
+    },
+    word: (name) => title(name, session.numbers),
+    meaning: (name) => meaning(name, session.numbers),
+    value: number,
+    text: written,
+  };
+}
+
 /** Rows whose name, square, hole or warnings hold `text`, and of those, if asked, the ones with warnings. */
 export function filtered(rows, text, warningsOnly) {
   const wanted = text.trim().toLowerCase();
@@ -108,12 +126,12 @@ export function filtered(rows, text, warningsOnly) {
   });
 }
 
-/** A sorted copy; rows without the number come last either way. */
-export function sorted(rows, by, rising) {
+/** A sorted copy; rows without the number come last either way. `value(row, by)`: a row's number, or null. */
+export function sorted(rows, by, rising, value = number) {
   const sign = rising ? 1 : -1;
   const compare = new Intl.Collator("en", { numeric: true }).compare;
   if (by === "name") return [...rows].sort((a, b) => sign * compare(a.name, b.name));
-  const keyed = rows.map((row, i) => [number(row, by), i, row]);
+  const keyed = rows.map((row, i) => [value(row, by), i, row]);
   keyed.sort(([a, i], [b, j]) => {
     if (a === null || b === null) return (a === null) - (b === null) || j - i;
     return sign * (a - b) || j - i;
@@ -121,7 +139,7 @@ export function sorted(rows, by, rising) {
   return keyed.map(([, , row]) => row);
 }
 
-function line(row, index, columns, session) {
+function line(row, index, columns, session, given) {
   const id = String(row.id);
   const chosen = id === session.chosen;
   const cells = columns.map((name) => {
@@ -130,7 +148,7 @@ function line(row, index, columns, session) {
     const skipped = row.skipped?.includes(name);
     const outside = skipped || row.warnings?.includes(name);
     const why = skipped ? "outside its skip range: nothing was picked" : "outside its usual range";
-    const words = written(name, number(row, name));
+    const words = given.text(name, given.value(row, name));
     if (!outside) return el("td", { class: "n" }, words);
     const sign = el("span", { class: "sign", "aria-hidden": "true", text: skipped ? "✗ " : "! " });
     return el("td", { class: `n ${skipped ? "skip" : "warn"}`, title: why }, sign, words, el("span", { class: "unseen", text: ` (${why})` }));
