@@ -1,0 +1,192 @@
+"""The work of ``beamsieve cluster tomograms``: clusters, marks, contact sheet, the records' columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...models.tomograms.book import NAME, Clusters, ClustersError, Event, read_clusters, write_clusters
+from ...models.tomograms.cluster import Progress, quiet
+from ...models.tomograms.follow import Followed
+from ...models.tomograms.groups import Groups
+from ...models.tomograms.regroup import regroup
+from ...models.tomograms.sheet import sheet
+from ..flow.frame import BadData
+from ..sinks.picks.files import lock, sweep, write_whole
+from ..sinks.tomograms.marks import GroupsFile, claimed
+from ..sinks.tomograms.record import relabel
+from .cluster_marks import changes
+from .tomogram_records import Mined, codec_of, kept_in, of_one_network, records_in
+
+SHEET = "clusters.png"
+DAEMON = "another process makes the clusters of this session"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """As the command takes them."""
+
+    k: int
+    seed: int
+    restarts: int
+    network: str | None
+    bundle: Path | None
+    device: str
+    threads: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """What there is now. ``tomograms``: whose records were written; ``notes``: for people to know."""
+
+    directory: Path
+    clusters: Clusters
+    groups: Groups
+    events: tuple[Event, ...] = ()
+    notes: tuple[str, ...] = ()
+    tomograms: int = 0
+    sheets: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One line of what there is."""
+        c = self.clusters
+        posed = ", pose-normalised" if c.posed else ""
+        return f"{len(c)} clusters of {int(c.counts.sum())} sub-volumes, version {c.version}; {c.name}{posed}"
+
+
+def clustered(directory: Path, options: Options, stop: Callable[[], bool], progress: Progress | None) -> Made | None:
+    """Make the clusters anew and write everything; None if stopped, and nothing is written then.
+
+    Raises ``ValueError`` for what cannot be clustered, ``BadData`` and ``OSError`` for files.
+    """
+    progress = progress or quiet
+    with claimed(directory) as mine:
+        if not mine:
+            raise ValueError(f"{directory}: {DAEMON}, a daemon perhaps: it takes marks (--mark), or stop it first")
+        sweep(directory)
+        old, file = _clusters(directory), GroupsFile(directory)
+        records = of_one_network(records_in(directory), options.network)
+        codec = codec_of(records[0], directory, options.bundle, options.device, options.threads)
+        codes = np.concatenate([record.codes for record in records])
+        followed = regroup(
+            codes,
+            codec,
+            old=old,
+            groups=file.read(),
+            boxes=lambda: kept_in(records),
+            k=options.k,
+            seed=options.seed,
+            restarts=options.restarts,
+            stop=stop,
+            progress=progress,
+        )
+        return None if followed is None else _written(directory, records, followed, file, progress)
+
+
+def _written(
+    directory: Path, records: Sequence[Mined], followed: Followed, file: GroupsFile, progress: Progress
+) -> Made:
+    clusters = followed.clusters
+    write_clusters(directory / NAME, clusters)
+    # Not the groups as they were read: a person may have marked some meanwhile.
+    groups = file.change(followed.marks)
+    for at, record in enumerate(records, 1):
+        _relabel(directory, record, clusters, groups)
+        progress("write clusters", at, len(records))
+    sheets = _sheets(directory, clusters, groups)
+    notes = [followed.note] if followed.note else []
+    files = (directory / NAME, file.path, *sheets)
+    notes += _unknown(file.path, clusters, groups)
+    return Made(directory, clusters, groups, followed.events, tuple(notes), len(records), sheets, files)
+
+
+def marked(
+    directory: Path, mark: Sequence[str], unmark: Sequence[str], kind: str | None, progress: Progress | None
+) -> Made:
+    """Change the groups, and what follows from them. A daemon on this folder is left to do that itself.
+
+    Raises ``ValueError`` for marks that cannot be, ``BadData`` and ``OSError`` for files.
+    """
+    clusters, file = _there(directory), GroupsFile(directory)
+    groups = file.change(changes(mark, unmark, kind, clusters.ids.tolist()))
+    notes = _unknown(file.path, clusters, groups)
+    with claimed(directory) as mine:
+        if not mine:
+            notes.append(f"{DAEMON} and takes the marks from {file.path}; records and {SHEET} follow")
+            return Made(directory, clusters, groups, (), tuple(notes), 0, (), (file.path,))
+        records = [one for one in records_in(directory) if one.sha256 == clusters.network]
+        for at, record in enumerate(records, 1):
+            _relabel(directory, record, clusters, groups)
+            (progress or quiet)("write classes", at, len(records))
+        sheets = _sheets(directory, clusters, groups)
+    return Made(directory, clusters, groups, (), tuple(notes), len(records), sheets, (file.path, *sheets))
+
+
+def there(directory: Path) -> Made:
+    """The clusters and groups as they are. Raises ``ValueError`` where there are none."""
+    clusters, file = _there(directory), GroupsFile(directory)
+    groups = file.read()
+    return Made(directory, clusters, groups, (), tuple(_unknown(file.path, clusters, groups)))
+
+
+def _there(directory: Path) -> Clusters:
+    found = _clusters(directory)
+    if found is None:
+        raise ValueError(f"{directory}: has no clusters yet; make them: beamsieve cluster tomograms {directory}")
+    return found
+
+
+def _clusters(directory: Path) -> Clusters | None:
+    try:
+        return read_clusters(directory / NAME)
+    except ClustersError as error:
+        raise BadData("clusters", str(error)) from error
+
+
+def _relabel(directory: Path, record: Mined, clusters: Clusters, groups: Groups) -> None:
+    """The record's clusters and classes, by the codes it has now: it may have been mined again since it was read."""
+    from ..sinks.tomograms.record import read
+
+    with lock(directory):
+        now = read(record.path, slices=False)
+        if now.network_sha256 != clusters.network:
+            return
+        ids = clusters.assign(now.picked.codes)[0]
+        relabel(
+            record.path,
+            ids,
+            groups.values(ids),
+            classes=groups.names,
+            colours=[group.colour for group in groups.groups],
+            clusters_version=clusters.version,
+        )
+
+
+def _sheets(directory: Path, clusters: Clusters, groups: Groups) -> tuple[Path, ...]:
+    """Write the contact sheet, ``clusters.png``, with further pages ``clusters-2.png``; old further pages go."""
+    if not len(clusters):
+        return ()
+    title = f"{len(clusters)} clusters of {int(clusters.counts.sum())} sub-volumes, version {clusters.version}"
+    pages = sheet(clusters, groups, title=f"{title}; network {clusters.name}")
+    paths = [directory / SHEET] + [directory / f"clusters-{n}.png" for n in range(2, len(pages) + 1)]
+    for path, page in zip(paths, pages, strict=True):
+        write_whole(path, page)
+    for path in directory.glob("clusters-*.png"):
+        if path not in paths and path.stem.removeprefix("clusters-").isdecimal():
+            path.unlink(missing_ok=True)
+    return tuple(paths)
+
+
+def _unknown(path: Path, clusters: Clusters, groups: Groups) -> list[str]:
+    missing = groups.unknown(clusters.ids.tolist())
+    if not missing:
+        return []
+    numbers = ", ".join(map(str, missing[:10]))
+    return [
+        f"{path}: marks {numbers}, but there are no such clusters; take them out, or see --list for those there are"
+    ]
