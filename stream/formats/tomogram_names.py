@@ -11,13 +11,28 @@ from pathlib import PurePosixPath
 
 ENDINGS = ("mrc", "rec", "map", "hdf")
 TAKEN = tuple(f"**/*.{ending}" for ending in ENDINGS)
-#: Names below the folder of what lies beside tomograms: tilt series, halves, masks, power spectra, filtered copies.
+_BESIDE = (
+    "ali",
+    "preali*",
+    "erase",
+    "fixed",
+    "orig",
+    "3dfind",
+    "proj",
+    "projXY",
+    "projXZ",
+    "CTF",
+    "PS",
+    "mask",
+    "labels",
+)
+_HALVES = ("EVN", "ODD", "even", "odd", "half1", "half2", "2ND", "3RD")
+_FOLDERS = ("even", "odd", "deconv", "mask", "powerspectrum", "tiltstack", "thumbnails")
+#: What lies beside tomograms and has their ending: tilt series, half and second volumes, masks, filtered copies.
 NOT_TOMOGRAMS = (
-    *(f"**/*_{word}.{{}}" for word in ("ali", "preali", "preali_bin*", "erase", "fixed", "orig", "3dfind", "proj")),
-    *(f"**/*_{word}.{{}}" for word in ("EVN", "ODD", "EVN_Vol", "ODD_Vol", "even", "odd", "half1", "half2")),
-    *(f"**/*{word}.{{}}" for word in ("_EVN_*", "_ODD_*", "_even_*", "_odd_*", "_half[12]_*")),
-    *(f"**/*_{word}.{{}}" for word in ("CTF", "ctf", "PS", "projXY", "projXZ", "mask", "labels")),
-    *(f"**/{folder}/**" for folder in ("even", "odd", "deconv", "mask", "powerspectrum", "tiltstack", "thumbnails")),
+    *(f"**/*_{word}.*" for word in (*_BESIDE, *_HALVES)),
+    *(f"**/*_{word}_*" for word in _HALVES),
+    *(f"**/{folder}/**" for folder in _FOLDERS),
 )
 _AFFIXES = re.compile(
     r"(?:_full_rec|_full|_rec|_Vol|_vol|_tomo|_bp|_SIRT|_sirt|_\d+(?:\.\d+)?Apx|_b\d+|_bin\d+|_deconv|_dec|_aligned)$"

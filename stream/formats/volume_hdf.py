@@ -39,7 +39,7 @@ class HdfStore:
 
     @classmethod
     def of(cls, path: Path) -> HdfStore:
-        """Open the file. Raises ``BadData``: ``hdf`` (damaged, or no volume), ``stack``, ``dtype``, ``chunks``."""
+        """Open it. Raises ``BadData``: ``hdf`` (damaged), ``contents`` (not one volume), ``dtype``, ``chunks``."""
         file = _opened(path, _SMALLEST_CACHE)
         try:
             dataset = _find(file, path)
@@ -92,7 +92,7 @@ def _find(file: h5py.File, path: Path) -> h5py.Dataset:
     if EMAN in file:
         images = [name for name in file[EMAN] if name.isdecimal()]
         if len(images) != 1:
-            raise BadData("stack", f"{path}: {EMAN} holds {len(images)} images; a tomogram is one, of three axes")
+            raise BadData("contents", f"{path}: {EMAN} holds {len(images)} images; a tomogram is one, of three axes")
         found = [file[f"{EMAN}/{images[0]}/image"]]
     else:
         found = []
@@ -110,7 +110,7 @@ def _find(file: h5py.File, path: Path) -> h5py.Dataset:
     if len(volumes) != 1:
         names = ", ".join(str(item.name) for item in volumes[:5])
         raise BadData(
-            "hdf",
+            "contents",
             f"{path}: {len(volumes)} datasets of three axes{': ' + names if names else ''}; a tomogram is one, or "
             f"{EMAN}/0/image as EMAN2 writes it",
         )
@@ -122,7 +122,7 @@ def _usable(dataset: h5py.Dataset, path: Path) -> h5py.Dataset:
         raise BadData("dtype", f"{path}: {dataset.name} holds {dataset.dtype}; write real numbers")
     # Bytes of other files, named by this one, are not what was put into the folder.
     if dataset.external or dataset.is_virtual:
-        raise BadData("hdf", f"{path}: {dataset.name} is stored in other files; write it into one (h5repack)")
+        raise BadData("contents", f"{path}: {dataset.name} is stored in other files; write it into one (h5repack)")
     return dataset
 
 

@@ -30,6 +30,7 @@ SUFFIXES = (".mrc", ".rec", ".map", ".st", ".ali", ".hdf", ".h5", ".hdf5")
 #: Sides of a voxel may differ by so much and it still counts as a cube.
 CUBE = 0.01
 UNSET_A = 1.0
+State: TypeAlias = tuple[int, int, int]
 FLIPS: Mapping[str, int | None] = MappingProxyType({"none": None, "z": 0, "y": 1, "x": 2})
 
 
@@ -87,6 +88,16 @@ class VolumeFile:
     voxel_a: float
     info: VolumeInfo
     _store: Store
+    _state: State
+
+    def check_same(self) -> None:
+        """Raises ``BadData`` (``changed``, ``vanished``) where the file at ``path`` is not what was opened any more."""
+        try:
+            state = _state(os.stat(self.path))
+        except OSError as error:
+            raise _gone(self.path, error) from None
+        if state != self._state:
+            raise BadData("changed", f"{self.path}: changed while it was read; it is read again when it has settled")
 
     def read(self, low: Shape, high: Shape) -> Floats:
         """Voxels from ``low`` up to, not including, ``high`` (z, y, x): float32, a copy, as they are in the file.
@@ -129,21 +140,21 @@ def open_volume(
     ``stacks``: take also what its MRC header calls a stack of images, because some programs write volumes so.
 
     Raises ``BadData``, whose reason is one of: ``vanished``, ``empty``, ``header``, ``truncated``, ``mode``, ``dtype``,
-    ``stack`` (images, not a volume), ``axes``, ``voxel`` (size of a voxel unknown, or no cube), ``hdf`` (no volume in
-    it that is known), ``chunks``.
+    ``stack`` (images, not a volume), ``axes``, ``voxel`` (size of a voxel unknown, or no cube), ``hdf`` (damaged),
+    ``contents`` (HDF5 without a volume, or with several), ``chunks``.
     """
     where, wishes = Path(path), _Wishes(voxel_a, flip, stacks)
     try:
         with where.open("rb", buffering=0) as stream:
-            size = os.fstat(stream.fileno()).st_size
+            state = _state(os.fstat(stream.fileno()))
             start = stream.read(len(SIGNATURE))
-            if not size:
+            if not state[0]:
                 raise BadData("empty", f"{where}: 0 bytes; it is being written, or was never finished")
             if start != SIGNATURE:
-                return _open_mrc(where, stream, size, wishes)
+                return _open_mrc(where, stream, state, wishes)
     except OSError as error:
         raise _gone(where, error) from None
-    return _open_hdf(where, size, wishes)
+    return _open_hdf(where, state, wishes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +164,8 @@ class _Wishes:
     stacks: bool
 
 
-def _open_mrc(path: Path, stream: BinaryIO, size: int, wishes: _Wishes) -> VolumeFile:
+def _open_mrc(path: Path, stream: BinaryIO, state: State, wishes: _Wishes) -> VolumeFile:
+    size = state[0]
     found = read_volume_header(stream, size, path, stacks=wishes.stacks)
     if size < found.data.expected_bytes:
         raise BadData(
@@ -175,10 +187,10 @@ def _open_mrc(path: Path, stream: BinaryIO, size: int, wishes: _Wishes) -> Volum
         found.labels,
         tuple(flags),
     )
-    return VolumeFile(path, shape, side, info, _MrcStore(os.dup(stream.fileno()), found.data, path))
+    return VolumeFile(path, shape, side, info, _MrcStore(os.dup(stream.fileno()), found.data, path), state)
 
 
-def _open_hdf(path: Path, size: int, wishes: _Wishes) -> VolumeFile:
+def _open_hdf(path: Path, state: State, wishes: _Wishes) -> VolumeFile:
     store = HdfStore.of(path)
     try:
         flags = _thin(store.shape)
@@ -186,11 +198,11 @@ def _open_hdf(path: Path, size: int, wishes: _Wishes) -> VolumeFile:
     except BadData:
         store.close()
         raise
-    stored, origin = store.dtype, store.origin_a
+    stored, origin, size = store.dtype, store.origin_a, state[0]
     info = VolumeInfo(
         "hdf", stored, size, store.voxels_a, voxel_from, origin, (0, 1, 2), wishes.flip, flags=tuple(flags)
     )
-    return VolumeFile(path, store.shape, side, info, store)
+    return VolumeFile(path, store.shape, side, info, store, state)
 
 
 def _thin(shape: Shape) -> list[str]:
@@ -293,6 +305,10 @@ def _is_odd(axes: Shape) -> bool:
 def _three(values: list[int]) -> Shape:
     a, b, c = values
     return a, b, c
+
+
+def _state(stat: os.stat_result) -> State:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def _gone(path: Path, error: OSError) -> BadData:

@@ -11,6 +11,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ...formats.volume_slices import Slices
+
+__all__ = ["UNMARKED", "Kept", "LabelFiles", "MinedTomogram", "Picked", "Segmentation", "Slab", "Slices"]
+
 Shape: TypeAlias = tuple[int, int, int]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -109,20 +113,6 @@ class Kept:
         return len(self.rows)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Slices:
-    """Central slices of the tomogram as it is in the file: ``xy`` (y, x), ``xz`` (z, x), ``yz`` (z, y), uint8.
-
-    ``factor``: voxels of the file along a pixel's edge. ``at``: the middle of the planes they are means of, (x, y, z).
-    """
-
-    xy: Bytes
-    xz: Bytes
-    yz: Bytes
-    factor: int
-    at: tuple[int, int, int]
-
-
 @dataclass(frozen=True, slots=True)
 class LabelFiles:
     """A segmentation that is written already. ``labels``: mode 0. ``probabilities``: by class, mode 12.
@@ -144,10 +134,10 @@ class MinedTomogram:
 
     ``name``: its path below the watched folder, with forward slashes; files are named by it. ``path``: where it lies.
     ``shape``: (z, y, x) of the file; ``voxel_a`` Å per voxel, ``working_voxel_a`` of the network. ``bright``: density
-    is bright in the file. ``flip``: the axis that was mirrored as it was read; ``hand``: what is known of the handedness,
-    in words. ``classes``: names by label value from 1; ``colours``: theirs (``#rrggbb``). ``clusters_version``: of
-    ``clusters.h5``, 0 before the first. ``threshold``: of the picker, in standard deviations; ``options``: its other
-    numbers. ``edge``: of sub-volumes, in voxels of the network. ``posed``: poses were normalised. ``mode``: in which it
+    is bright in the file. ``flip``: the axis that was mirrored as it was read; ``hand``: what is known of the
+    handedness, in words. ``classes``: names by label value from 1; ``colours``: theirs (``#rrggbb``).
+    ``clusters_version``: of ``clusters.h5``, 0 before the first. ``threshold``: of the picker, in standard deviations;
+    ``options``: its other numbers. ``edge``: of sub-volumes, in voxels of the network. ``posed``: poses were normalised. ``mode``: in which it
     was mined. ``revision``: 0, or how many times the file has changed since. ``segmentation``: slabs in order of z,
     computed as they are asked for, or files that are there; None: none. ``flags``: what was noted of the file.
     """

@@ -1,9 +1,9 @@
 """A tomogram's own HDF5 file: where its sub-volumes are, their codes, clusters and classes, and some of their voxels.
 
 Layout ``beamsieve tomogram 1``. ``/facts`` is JSON text with everything but arrays; what people look for is an
-attribute of the root, too. ``/picks`` holds one column each: ``x``, ``y``, ``z`` (voxels of the file, the middle of the first is
-0), ``score``, ``error``, ``cluster`` (0: none), ``class`` (label value; 0: none), ``rotation`` (n, 3, 3), ``shift``
-(n, 3); ``/codes`` (n, 32). ``/kept``: ``rows`` and ``boxes`` (m, e, e, e) float16, those that are kept for training.
+attribute of the root, too. ``/picks`` holds one column each: ``x``, ``y``, ``z`` (voxels of the file, the middle of
+the first is 0), ``score``, ``error``, ``cluster`` (0: none), ``class`` (label value; 0: none), ``rotation`` (n, 3, 3),
+``shift`` (n, 3); ``/codes`` (n, 32). ``/kept``: ``rows`` and ``boxes`` (m, e, e, e) float16, kept for training.
 ``/slices``: ``xy``, ``xz``, ``yz``, uint8. ``/counts`` and ``/seconds``: attributes by class, and by stage.
 """
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ...flow.frame import BadData
 from ...formats.image import Header, image_header
+from ...formats.volume_header import volume_header
 from . import layouts
 from .companions import expected_frames
 from .rows import Found, Stat
@@ -24,7 +25,7 @@ from .settings import FolderSettings
 BLOCK = 1 << 16
 _HEAD = 1024
 # The header is whole and says what we do not read: it is for the decoder to refuse it, without waiting for more bytes.
-REFUSED = frozenset({"mode", "dtype", "colour"})
+REFUSED = frozenset({"mode", "dtype", "colour", "contents", "chunks"})
 # Fewer than this part of what most movies of the session have is suspicious; EER movies differ by a frame or two.
 _FEWER = 0.95
 _SESSION = 5
@@ -72,8 +73,9 @@ class Watched:
 class Completeness:
     """Judges files. ``frames`` of the session are learnt from those that were accepted. Not for several threads."""
 
-    def __init__(self, settings: FolderSettings, header: HeaderOf = image_header) -> None:
-        self._settings, self._header = settings, header
+    def __init__(self, settings: FolderSettings, header: HeaderOf | None = None) -> None:
+        usual = volume_header if settings.take == "tomograms" else image_header
+        self._settings, self._header = settings, header or usual
         self._frames: Counter[int] = Counter()
 
     def learn(self, frames: int) -> None:
@@ -175,7 +177,7 @@ class Completeness:
         roots = [self._settings.directory, self._settings.companion_directory]
         return {
             kind: [os.path.join(root, below, other) for root in roots if root for other in names]
-            for kind, names in layouts.companions(self._settings.layout, last).items()
+            for kind, names in layouts.companions(self._settings.layout, last, self._settings.take).items()
         }
 
     def _counted(self, file: Watched, doubtful: bool) -> bool:

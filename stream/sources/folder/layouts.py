@@ -1,7 +1,8 @@
 """How microscopes' programs name files: which are images, what the name says, and which companions describe them.
 
 EPU (Thermo Fisher), SerialEM, and Leginon; ``flat`` is any folder of images. Names were taken from the programs' own
-files as CryoFLARE, Murfey, Warp and the documentation of cryoSPARC's tools describe them.
+files as CryoFLARE, Murfey, Warp and the documentation of cryoSPARC's tools describe them. Tomograms are named by what
+reconstructs them: IMOD (beside SerialEM), AreTomo, Warp.
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ from datetime import datetime
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from ...formats.tomogram_names import ENDINGS, NOT_TOMOGRAMS, TAKEN, series_of
 from .patterns import Test, compile_globs
 
 IMAGES = ("mrc", "mrcs", "tif", "tiff", "eer")
 FLAT = tuple(f"**/*.{ending}" for ending in IMAGES)
+TOMOGRAMS: Mapping[str, tuple[str, ...]] = {
+    "flat": TAKEN,
+    "serialem": ("**/*.rec", *(f"**/*_rec.{ending}" for ending in ENDINGS)),
+    "aretomo": ("**/*.rec", *(f"**/*_{word}.{ending}" for word in ("vol", "rec") for ending in ENDINGS)),
+    "warp": ("**/reconstruction/*.mrc", "**/*apx.mrc"),
+}
 
 _EPU = re.compile(
     r"FoilHole_(?P<foil_hole>\d+)_Data_(?P<template>\d+)(?:_(?P<acquisition>\d+))?_"
@@ -43,6 +51,9 @@ def chooser(layout: str, take: str, patterns: Sequence[str], exclude: Sequence[s
 
 
 def _default(layout: str, take: str) -> Test:
+    if take == "tomograms":
+        named, beside = compile_globs(TOMOGRAMS[layout]), compile_globs(NOT_TOMOGRAMS)
+        return lambda path: named(path) and not beside(path)
     image = compile_globs(FLAT)
     if layout == "epu":
         return lambda path: image(path) and _is_epu(path, take)
@@ -70,8 +81,10 @@ def _is_leginon(path: str, take: str) -> bool:
     return exposed and not found["rest"] and movie == (take == "movies")
 
 
-def parse_name(layout: str, path: str | PurePosixPath) -> dict[str, Any]:
+def parse_name(layout: str, path: str | PurePosixPath, take: str = "micrographs") -> dict[str, Any]:
     """What a file's name and folders say, as the layout writes them; nothing for a name that is not of the layout.
+
+    Of a tomogram's, the ``series``: its tilt series.
 
     ``path``: below the watched folder, or whole; Windows paths too. Keys, where known: ``disc``, ``grid``,
     ``grid_square``, ``foil_hole``, ``template``, ``series`` (str), ``acquisition`` (int), ``preset`` (str), ``version``
@@ -81,6 +94,8 @@ def parse_name(layout: str, path: str | PurePosixPath) -> dict[str, Any]:
     parts = PureWindowsPath(text).parts if "\\" in text else PurePosixPath(text).parts
     if not parts:
         return {}
+    if take == "tomograms":
+        return {"series": series_of(parts[-1])}
     return _PARSERS.get(layout, _parse_nothing)(parts)
 
 
@@ -149,11 +164,15 @@ def _stem(name: str) -> str:
     return stem if dot and ending.lower() in IMAGES else last
 
 
-def companions(layout: str, name: str) -> dict[str, tuple[str, ...]]:
+def companions(layout: str, name: str, take: str = "micrographs") -> dict[str, tuple[str, ...]]:
     """Kind of companion (``xml``, ``mdoc``) and the names it may have, the likeliest first; nothing where none is due.
+
+    A tomogram has none: the mdoc describes its tilt series.
 
     ``name`` and the answers are file names without folders.
     """
+    if take == "tomograms":
+        return {}
     stem = _stem(name)
     if layout == "epu":
         base = re.sub(r"(?:_Fractions(?:_.*)?|_EER|-\d{4,6})$", "", stem, flags=re.IGNORECASE)

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from ...flow.settings import Place, Settings
 from .patterns import compile_globs
 
-LayoutName: TypeAlias = Literal["flat", "epu", "serialem", "leginon"]
+LayoutName: TypeAlias = Literal["flat", "epu", "serialem", "leginon", "aretomo", "warp"]
 Expected: TypeAlias = int | Literal["mdoc", "xml", "session"]
 
 EXCLUDE = (
@@ -39,8 +39,10 @@ class FolderSettings(Settings):
     kind: Literal["folder"] = Field("folder", description="a folder that is watched")
     directory: Path = Field(description="the folder to watch; for EPU the session's, above Images-Disc1")
     layout: LayoutName = Field("flat", description="how the microscope's program names files and what lies beside them")
-    take: Literal["micrographs", "movies"] = Field(
-        "micrographs", description="which of EPU's and Leginon's files: summed micrographs, or movies (fractions, EER)"
+    take: Literal["micrographs", "movies", "tomograms"] = Field(
+        "micrographs",
+        description="which of EPU's and Leginon's files: summed micrographs, or movies (fractions, EER); or tomograms: "
+        "all volumes (flat), those that IMOD (serialem), AreTomo or Warp reconstructs; half volumes are left out",
     )
     patterns: tuple[str, ...] = Field(
         (),
@@ -152,6 +154,10 @@ class FolderSettings(Settings):
                 )
         except OSError as error:
             found.append((("directory",), f"{self.directory}: {error.strerror}; name a folder that can be read"))
+        if self.take == "tomograms" and self.layout in {"epu", "leginon"}:
+            found.append((("layout",), f"{self.layout} names no tomograms; choose flat, serialem, aretomo or warp"))
+        if self.take != "tomograms" and self.layout in {"aretomo", "warp"}:
+            found.append((("layout",), f"{self.layout} names tomograms only; set take: tomograms, or choose flat"))
         if self.frames == "mdoc" and self.layout != "serialem":
             found.append((("frames",), f"mdoc files are SerialEM's, and the layout is {self.layout}; choose session"))
         if self.frames == "xml" and self.layout != "epu":

@@ -11,7 +11,6 @@ from typing import Any
 
 from ...flow.frame import STILL_A_FILE, Failure, Incoming, Key, Raw, RunStart
 from ...flow.ports import Facts
-from ...formats.image import image_header
 from .complete import Completeness, HeaderOf, Watched, paths_of
 from .database import JournalError
 from .journal import Journal
@@ -44,7 +43,7 @@ class FolderSource:
     ``bad_name``, ``changed_later``, ``journal_error``, ``lease_lost``, ``claim_lost``, ``taken_over``.
 
     ``Failure`` reasons for files that never became complete: ``empty``, ``truncated``, ``frames``, ``companion``,
-    ``unreadable``, ``gone``, and others of ``image_header``.
+    ``unreadable``, ``gone``, and others of ``image_header`` (of tomograms, ``volume_header``).
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class FolderSource:
         outputs: Sequence[Path] = (),
         may_take: Callable[[], bool] = lambda: True,
         bell: Bell | None = None,
-        header: HeaderOf = image_header,
+        header: HeaderOf | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -231,7 +230,7 @@ class FolderSource:
 
     def _raw(self, file: Watched, row: Row, now: float) -> Raw:
         info = {
-            **parse_name(self.settings.layout, file.name),
+            **parse_name(self.settings.layout, file.name, self.settings.take),
             "path": file.path,
             "name": file.name,
             "bytes": file.stat.size,
