@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
 
 from .volumes import Floats, Shape, VolumeFile
 
@@ -15,6 +16,7 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 LARGEST_PX = 1024
 #: What a slice is the mean of, in ångström: about half a ribosome, so that noise goes and shapes stay.
 THICK_A = 100.0
+SMOOTH_A = 10.0
 _GREYS = (0.3, 99.7)
 _MIDDLE = 128
 
@@ -40,7 +42,7 @@ def central_slices(volume: VolumeFile, largest: int = LARGEST_PX) -> tuple[Slice
     """
     factor = max(1, math.ceil(max(volume.shape) / largest))
     thick = max(1, round(THICK_A / volume.voxel_a))
-    means = [_mean(volume, axis, thick, factor) for axis in (0, 1, 2)]
+    means = [_smooth(_mean(volume, axis, thick, factor), SMOOTH_A / volume.voxel_a / factor) for axis in (0, 1, 2)]
     z, y, x = (n // 2 for n in volume.shape)
     good = means[0][np.isfinite(means[0])]
     low, high = np.percentile(good, _GREYS) if good.size else (0.0, 1.0)
@@ -74,6 +76,13 @@ def _finite_mean(part: Floats, axis: int) -> Floats:
     total = np.where(good, part, np.float32(0)).sum(axis, dtype=np.float32)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(total / good.sum(axis), np.float32)
+
+
+def _smooth(mean: Floats, sd: float) -> Floats:
+    """Less noise, for the eye; a pixel that is no number stays alone."""
+    good = np.isfinite(mean)
+    smooth = gaussian_filter(np.where(good, mean, mean[good].mean() if good.any() else 0), sd)
+    return np.where(good, smooth, mean).astype(np.float32)
 
 
 def _binned(image: Floats, factor: int, shape: tuple[int, ...]) -> Floats:

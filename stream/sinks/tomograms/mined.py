@@ -137,9 +137,10 @@ class MinedTomogram:
     is bright in the file. ``flip``: the axis that was mirrored as it was read; ``hand``: what is known of the
     handedness, in words. ``classes``: names by label value from 1; ``colours``: theirs (``#rrggbb``).
     ``clusters_version``: of ``clusters.h5``, 0 before the first. ``threshold``: of the picker, in standard deviations;
-    ``options``: its other numbers. ``edge``: of sub-volumes, in voxels of the network. ``posed``: poses were normalised. ``mode``: in which it
-    was mined. ``revision``: 0, or how many times the file has changed since. ``segmentation``: slabs in order of z,
-    computed as they are asked for, or files that are there; None: none. ``flags``: what was noted of the file.
+    ``options``: its other numbers. ``edge``: of sub-volumes, in voxels of the network. ``posed``: poses were
+    normalised. ``mode``: in which it was mined. ``revision``: 0, or how many times the file has changed since.
+    ``segmentation``: slabs in order of z, computed as they are asked for, or files that are there; None: none.
+    ``flags``: what was noted of the file.
     """
 
     name: str
