@@ -28,7 +28,8 @@ Numbers = tuple[int, int]
 CLASSES = ("background", "membrane", "ribosome", "globule", "carbon", "gold")
 """What a label's value means, by its place."""
 GOLD, CARBON, GOLD_RADIUS_A = 8.0, 1.3, 50.0
-_GAP_A, _TRIES, _LEVEL = 20.0, 60, 0.35
+_GAP_A, _TRIES = 20.0, 60
+_OUTLINE_A, _LEVEL = 25.0, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +37,17 @@ class Kind:
     """A macromolecule: ``map``, what ``load_map`` takes, and its class.
 
     ``number``: least and most, per million cubic nanometres (0.001 µm³), so that a larger field holds more.
+    ``density``: against protein's; nucleic acid is denser.
     """
 
     map: str
     label: str = "globule"
     number: tuple[float, float] = (1.0, 3.0)
+    density: float = 1.0
 
 
 KINDS = (
-    Kind("ribosome", "ribosome", (3.0, 8.0)),
+    Kind("ribosome", "ribosome", (3.0, 8.0), 1.4),
     Kind("proteasome"),
     Kind("apoferritin"),
     Kind("hemocyanin"),
@@ -222,9 +225,9 @@ def _particle(scene: Scene, rng: np.random.Generator, kind: Kind, voxel_a: float
     turn = np.asarray(Rotation.random(random_state=rng).as_matrix(), np.float64)
     box, _ = _around(scene.labels.shape, at, radius + 2)
     found = turned(_blurred(kind.map, round(voxel_a, 3)), map_voxel_a, turn, at, box, voxel_a)
-    scene.matter[box] += found
-    # As coarse as what is asked for: the outline of a particle, not its holes.
-    outline = ndimage.gaussian_filter(found, 14.0 / voxel_a) > _LEVEL
+    scene.matter[box] += kind.density * found
+    # As coarse as what is asked for: the outline of a particle, not the channels in it.
+    outline = ndimage.gaussian_filter(found, _OUTLINE_A / voxel_a) > _LEVEL
     scene.labels[box][outline & (scene.labels[box] == 0)] = CLASSES.index(kind.label)
     scene.placed.append((at, radius, CLASSES.index(kind.label), kind.map, turn))
 

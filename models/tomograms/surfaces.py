@@ -21,7 +21,7 @@ Doubles = npt.NDArray[np.float64]
 LEAFLETS_A = 40.0
 THICKNESS_A = 56.0
 """Where a bilayer ends: its label is all within half of this of its middle."""
-_HEAD_A, _HEAD, _TAIL = 8.0, 1.5, -0.15
+_HEAD_A, _HEAD, _TAIL = 8.0, 1.3, -0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
