@@ -49,8 +49,8 @@ def cluster(number: int, count: int, **changes: Any) -> ClusterView:
     slices = np.stack([found[half], found[:, half], found[:, :, half]])
     flat = found.sum(0)
     projection = (flat - flat.min()) / np.ptp(flat)
-    pictures = [np.rint(255 * one).astype(np.uint8) for one in (projection, slices)]
-    return replace(ClusterView(number, count, 0.0, "", *pictures, 0.4 + 0.01 * (number % 20)), **changes)
+    whole, cut = (np.rint(255 * one).astype(np.uint8) for one in (projection, slices))
+    return replace(ClusterView(number, count, 0.0, "", whole, cut, 0.4 + 0.01 * (number % 20)), **changes)
 
 
 class FakeMining:
@@ -107,17 +107,13 @@ def tomogram(folder: Path, number: int, n: int = 24, *, names: tuple[str, ...] =
     data = rng.normal(150, 25, SHAPE) - 70 * ring
     grey = np.clip(data, 0, 255).astype(np.uint8)
     middle = (nx // 2, ny // 2, nz // 2)
-    factor = 2
-    cut = [grey[middle[2]], grey[:, middle[1]], grey[:, :, middle[0]]]
-    small = [
-        one[: len(one) // 2 * 2, : one.shape[1] // 2 * 2].reshape(len(one) // 2, 2, -1, 2).mean((1, 3)) for one in cut
-    ]
+    xy, xz, yz = (_halved(one) for one in (grey[middle[2]], grey[:, middle[1]], grey[:, :, middle[0]]))
     name = f"grid2/Position_{number:02d}.mrc"
     found = MinedTomogram(
         name=name, path=folder / name, shape=SHAPE, voxel_a=VOXEL_A, working_voxel_a=14.2,
-        picked=Picked.of(xyz, rng.gamma(3, 1, picks), rng.normal(size=(picks, 32)), cluster=clusters),
+        picked=Picked.of(xyz, rng.gamma(3, 1, picks).astype("f4"), np.zeros((picks, 32), "f4"), cluster=clusters),
         network="tomograms-general", network_sha256=NETWORK, threshold=2.0, classes=names,
-        slices=Slices(*(one.astype(np.uint8) for one in small), factor=factor, at=middle),
+        slices=Slices(xy, xz, yz, factor=2, at=middle),
     )  # fmt: skip
     record = folder / f"{number}.h5"
     record.write_bytes(encode(found, stem=f"Position_{number:02d}"))
@@ -135,3 +131,9 @@ def tomogram(folder: Path, number: int, n: int = 24, *, names: tuple[str, ...] =
         mode="annotate" if names else "explore", record=record, labels=labels, network=NETWORK,
     )  # fmt: skip
     return replace(row, **changes)
+
+
+def _halved(image: Bytes) -> Bytes:
+    ny, nx = image.shape
+    found: Bytes = image.reshape(ny // 2, 2, nx // 2, 2).mean((1, 3)).astype(np.uint8)
+    return found

@@ -165,9 +165,9 @@ class ClusterPanel {
     const { state, error, events, have, need } = this.found;
     this.failed.hidden = state !== "failed" && !error;
     setText(this.failed, state === "failed" ? `▲ No clusters are made: ${error || "the daemon's log says why"}` : `▲ ${error}`);
-    const [word, meaning] = mode(this.found);
+    const [word, , meaning] = mode(this.found);
     setText(this.mode.children[0], `${word}.`);
-    setText(this.mode.children[1], state === "failed" ? "" : meaning);
+    setText(this.mode.children[1], meaning);
     this.progress(work(this.found));
     setText(this.facts, network(this.found));
     const [wanted, bar, text] = this.empty.children;

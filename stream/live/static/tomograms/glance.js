@@ -18,7 +18,7 @@ export function drift({ last, median, ratio } = {}) {
 export function tiles({ counts, totals, mining, waiting }) {
   if (!totals || !mining) return [];
   const files = Object.values(waiting?.reasons ?? {}).reduce((sum, n) => sum + n, 0);
-  const [word, sentence] = mode(mining);
+  const [word, said] = mode(mining);
   const [state, tone] = drift(totals.error);
   const failed = counts.failed ? `, ${fmt.count(counts.failed)} failed` : "";
   const named = totals.by_class.filter(({ name }) => name);
@@ -26,10 +26,10 @@ export function tiles({ counts, totals, mining, waiting }) {
   const each = named.slice(0, NAMED).map(({ name, count }, i) => ({ key: `class-${i}`, label: name, value: fmt.count(count), note: `${share(count)} of all sub-volumes` }));
   return [
     { key: "tomograms", label: "Tomograms", value: fmt.count(totals.tomograms), big: true, tone: counts.failed ? "warn" : "", note: `${fmt.count(counts.accepted)} since the start${failed}; ${files ? `${fmt.count(files)} ${files === 1 ? "file waits" : "files wait"}` : "no file waits"}` },
-    { key: "mode", label: "Mode", value: word, tone: mining.state === "failed" ? "warn" : "", note: mining.state === "failed" ? "no clusters are made" : sentence },
+    { key: "mode", label: "Mode", value: word, tone: mining.state === "failed" ? "warn" : "", note: said },
     { key: "subvolumes", label: "Sub-volumes", value: fmt.count(totals.subvolumes), note: totals.tomograms ? `${fmt.count(totals.subvolumes / totals.tomograms)} in each tomogram` : "none yet" },
     ...each,
-    { key: "error", label: "Error, last", value: fmt.number(totals.error.last, 2), tone, note: `${state}${typeof totals.error.ratio === "number" ? `, ${fmt.number(totals.error.ratio, 2)} × the session's` : ""}` },
-    { key: "speed", label: "Tomograms per hour", value: fmt.number(totals.per_hour, 2), note: "of the last hour" },
+    { key: "error", label: "Error of the last", value: fmt.number(totals.error.last, 2), tone, note: `${state}${typeof totals.error.ratio === "number" ? `, ${fmt.number(totals.error.ratio, 2)} × the session's` : ""}` },
+    { key: "speed", label: "Per hour", value: fmt.number(totals.per_hour, 2), note: "tomograms, in the last hour" },
   ];
 }

@@ -70,8 +70,9 @@ export class Marking {
     off(this.undo, !this.undone.length, "Nothing to undo.");
     if (this.undone.length && !locked) this.undo.title = this.undone.at(-1).text;
     this.clear.disabled = !selected;
-    this.form.hidden = this.none.hidden = !selected;
-    this.existing.hidden = !selected;
+    this.form.hidden = !selected;
+    this.none.hidden = !this.given.selected().some((id) => this.given.item(id)?.mark);
+    this.existing.hidden = !selected || !this.groups.length;
   }
 
   /** Whether this key is one of ours; then it is done. */

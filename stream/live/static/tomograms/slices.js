@@ -270,9 +270,9 @@ function laid(context, picture, { left, top, width, height }, turned) {
 }
 
 function lettered(context, text, x, y) {
-  context.lineWidth = 3;
-  context.strokeStyle = "rgba(0, 0, 0, 0.8)";
-  context.strokeText(text, x, y);
+  const letter = rem();
+  context.fillStyle = "rgba(7, 10, 14, 0.78)";
+  context.fillRect(x - 0.3 * letter, y - 0.25 * letter, context.measureText(text).width + 0.6 * letter, 1.3 * letter);
   context.fillStyle = "#ffffff";
   context.fillText(text, x, y);
 }

@@ -1,4 +1,4 @@
-// One cluster in the contact sheet: its projection, number, count, share, and the group it is in.
+// One cluster in the contact sheet: its picture, number and count, and the group it is in, or its share.
 
 import { el, fmt, setClass, setText } from "../dom.js";
 import { paintClass } from "../picks/class_pictures.js";
@@ -13,8 +13,7 @@ export class Tile {
     this.canvas = el("canvas", { width: "32", height: "32", "aria-hidden": "true" });
     this.group = el("span", { class: "mine-group" });
     this.count = el("span", { class: "mine-count" });
-    this.share = el("span");
-    const facts = el("span", { class: "mine-facts" }, el("b", { text: id }), this.count, this.group, this.share);
+    const facts = el("span", { class: "mine-facts" }, el("b", { text: id }), this.count, this.group);
     const tick = el("span", { class: "mine-tick", "aria-hidden": "true", text: "✓" });
     this.root = el("li", { class: "mine-tile", role: "option", tabindex: "-1", "aria-selected": "false", dataset: { id: String(id) } }, this.canvas, tick, facts);
     this.root.tile = this;
@@ -24,8 +23,7 @@ export class Tile {
   update(item, ink, waiting) {
     this.item = item;
     setText(this.count, fmt.count(item.count));
-    setText(this.share, fmt.percent(item.share));
-    setText(this.group, item.mark);
+    setText(this.group, item.mark || fmt.percent(item.share));
     this.group.title = item.mark;
     if (this.root.dataset.mark !== item.mark) this.root.dataset.mark = item.mark;
     this.root.style.setProperty("--ink", item.mark ? colour(ink) : "transparent");

@@ -21,7 +21,6 @@ const WORK = {
 export function work({ mode, state, have, need, job }) {
   const found = [];
   if (job) found.push(line(job));
-  if (state === "waiting" && !job) found.push({ text: `collecting: ${fmt.count(have)} of ${fmt.count(need)} sub-volumes`, share: part(have, need) });
   if (state === "ready" && !job) found.push({ text: mode === "annotate" ? "● new tomograms are labelled" : "● new sub-volumes join the clusters", share: null });
   if (state === "ready" && need > have) found.push({ text: `clusters anew at ${fmt.count(need)} sub-volumes, ${fmt.count(have)} now`, share: null });
   return found;
@@ -33,12 +32,14 @@ function line({ what, done, of, text }) {
   return { text: [share === null ? words : `${words}: ${Math.floor(100 * share)}\u202f%`, text].filter(Boolean).join(", "), share };
 }
 
-/** The mode as a word, and what it means: [word, sentence]. */
+/** The mode as a word, in short, and what it means: [word, note, sentence]. */
 export function mode({ mode: name, state, groups, list }) {
-  if (state === "waiting") return ["Exploring", "Sub-volumes are collected; there are no clusters yet."];
-  const marked = list.filter(({ mark }) => mark).length;
-  if (name === "annotate") return ["Annotating", `${fmt.count(marked)} of ${fmt.count(list.length)} clusters are in ${fmt.count(groups.length)} ${groups.length === 1 ? "group" : "groups"}; every further tomogram is labelled by them.`];
-  return ["Exploring", "No cluster is in a group yet: mark some, and every further tomogram is labelled by them."];
+  if (state === "failed") return [name === "annotate" ? "Annotating" : "Exploring", "no clusters are made", ""];
+  if (state === "waiting") return ["Exploring", "no clusters yet", "Sub-volumes are collected; there are no clusters yet."];
+  const marked = `${fmt.count(list.filter(({ mark }) => mark).length)} of ${fmt.count(list.length)} clusters`;
+  const into = `${fmt.count(groups.length)} ${groups.length === 1 ? "group" : "groups"}`;
+  if (name === "annotate") return ["Annotating", `${marked} in ${into}`, `${marked} are in ${into}; every further tomogram is labelled by them.`];
+  return ["Exploring", "no cluster in a group", "No cluster is in a group yet: mark some, and every further tomogram is labelled by them."];
 }
 
 /** The autoencoder, on one line. */
