@@ -1,4 +1,4 @@
-"""Simulated tomograms with truth: a scene, its tilt series through a transfer function, noise, weighted back-projection.
+"""Simulated tomograms with truth: a scene, its tilt series through a transfer function, noise, back-projection.
 
 The transfer function is one for all tilts and for the whole of each image: that defocus differs along a tilted specimen
 is left out, and so are the detector's transfer, the dose's damage, and errors of alignment. Noise is white in the tilt
@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..particles.ctf import Ctf
-from .scene import CLASSES, Labels, Particles, Scene, SceneOptions, build, particles
+from .assemble import build, particles
+from .scene import CLASSES, Labels, Particles, Scene, SceneOptions
 from .tilts import angles, back_project, filtered, project, weighted
 from .volume import Floats
 
@@ -44,7 +45,7 @@ class Simulated:
 
 
 def simulate(seed: int, options: SceneOptions | None = None) -> Simulated:
-    """The tomogram of a seed: the same seed and options give the same voxels. Raises what ``scene.build`` does."""
+    """The tomogram of a seed: the same seed and options give the same voxels. Raises what ``assemble.build`` does."""
     options = options or SceneOptions()
     rng = np.random.default_rng([seed, 7])
     scene = build(rng, options)

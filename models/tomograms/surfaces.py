@@ -49,7 +49,7 @@ def bilayer(distance: Floats, voxel_a: float) -> Floats:
     peak = _HEAD * _HEAD_A / voxel_a / sigma
     half = LEAFLETS_A / 2 / voxel_a
     away = np.abs(distance)
-    found: Floats = peak * np.exp(-0.5 * ((away - half) / sigma) ** 2)
+    found = peak * np.exp(-0.5 * ((away - half) / sigma) ** 2)
     found += peak * np.exp(-0.5 * ((away + half) / sigma) ** 2)
     found += _TAIL * np.exp(-0.5 * (away / (0.7 * half)) ** 2)
     return found.astype(np.float32)

@@ -1,9 +1,9 @@
 """A tilt series and its weighted back-projection, so that a simulated tomogram has a real one's missing wedge.
 
-A tilt is a turn about y. A voxel at (x, z) from the middle of the volume is seen at u = x cos t + z sin t; it gives what
-it holds to the two pixels beside u, in the shares of linear interpolation, and back-projection reads those two pixels
-with the same shares. Both are one sparse matrix, the same for every row y. Weighting is by |u's frequency| (Radermacher,
-"Weighted back-projection methods", in: Electron Tomography, Frank ed., 2006, section 3), without a window.
+A tilt is a turn about y. A voxel at (x, z) from the middle of the volume is seen at u = x cos t + z sin t; it gives
+what it holds to the two pixels beside u, in the shares of linear interpolation, and back-projection reads those two
+pixels with the same shares. Both are one sparse matrix, the same for every row y. Weighting is by the frequency along u
+(Radermacher, "Weighted back-projection methods", in: Electron Tomography, Frank ed., 2006, section 3), no window.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def angles(low: float, high: float, step: float) -> Doubles:
     """Tilts in degrees from ``low`` to ``high``, every ``step``. Raises ``ValueError`` for what no stage does."""
     if not (-80 <= low < high <= 80 and 0 < step <= high - low):
         raise ValueError(f"tilts: from {low:g} to {high:g} every {step:g} degrees is no series; write -60, 50, 4, say")
-    return low + step * np.arange(math.floor((high - low) / step + 1e-6) + 1)
+    found: Doubles = low + step * np.arange(math.floor((high - low) / step + 1e-6) + 1, dtype=np.float64)
+    return found
 
 
 def shown(x: npt.NDArray[np.floating], z: npt.NDArray[np.floating], tilts: Doubles) -> npt.NDArray[np.bool_]:
@@ -59,7 +60,7 @@ def back_project(images: Floats, tilts: Doubles, thickness: int) -> Floats:
 
 def weighted(images: Floats, transfer: Floats | None = None) -> Floats:
     """Projections (tilts, y, x) weighted by their frequency along x, and by ``transfer`` (y, x // 2 + 1) of rfft2."""
-    ny, nx = images.shape[-2:]
+    nx = images.shape[-1]
     ramp = np.fft.rfftfreq(nx).astype(np.float32)
     # The mean of |k| over the frequencies that the first sample stands for; with 0 the specimen's mean would be lost.
     ramp[0] = 0.25 / nx
