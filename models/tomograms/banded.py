@@ -30,7 +30,8 @@ def along(axis: int, weights: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
     if axis == 0:
         return (weights @ data.reshape(z, y * x)).reshape(-1, y, x)
     if axis == 1:
-        return torch.matmul(weights, data)
+        # Not matmul, which would first copy the data to fold it.
+        return torch.bmm(weights.expand(z, -1, -1), data)
     return (data.reshape(z * y, x) @ weights.T).reshape(z, y, -1)
 
 

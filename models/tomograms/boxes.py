@@ -50,7 +50,7 @@ def standardised(found: Floats, good: Bools) -> tuple[Floats, Bools]:
     with np.errstate(invalid="ignore", over="ignore"):
         flat -= flat.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
         spread = np.sqrt(np.einsum("ij,ij->i", flat, flat) / max(flat.shape[1], 1))
-    good = good & np.isfinite(spread) & (spread > _LEAST)
+    good = np.asarray(good & np.isfinite(spread) & (spread > _LEAST), np.bool_)
     flat /= np.where(good, spread, 1)[:, None]
     flat[~good] = 0
     return found, good

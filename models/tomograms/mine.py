@@ -1,4 +1,8 @@
-"""From a tomogram to codes: pick, cut out, turn, encode."""
+"""From a tomogram to codes: pick, cut out, turn, encode (Zeng et al. 2018, sections 2.3, 2.5 and 3.2).
+
+What is in memory at a time is bounded: some planes of the working volume and a batch of boxes. Every voxel is read
+three times: for the statistics, for the picks, for the boxes.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,19 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..particles.dense import single_thread
+from ..runner import usable_cores
+from .ahead import ahead
 from .boxes import Bools, boxes
 from .dog import DogOptions, Picks, pick
-from .pose import Poses, posed_boxes, poses
-from .slabs import Slabs, by_slab
+from .pose import Poses, posed_boxes, poses, reach
+from .slabs import DEEP, Rows, Slabs, by_slab
 from .statistics import Statistics, statistics
 from .told import Progress, Stop, Told
 from .volume import Floats, Volume
 from .working import Working
 
+_TOGETHER = 32
 STAGES = ("statistics", "pick", "boxes", "pose", "encode", "error")
 
 
@@ -29,6 +37,7 @@ class Encoder(Protocol):
     edge: int
     voxel_a: float
     posed: bool
+    codes: int
 
     def encode(self, boxes: Floats, /) -> Floats:
         """Codes (n, 32) of boxes (n, e, e, e)."""
@@ -39,15 +48,17 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MineOptions:
-    """``dog``: lengths in working voxels. ``edge``: of a box, voxels; None: the network's. ``posed``: turn boxes into
-    their poses; None: as the network was trained. ``batch``: boxes at a time. ``most``: picks of a tomogram, of which
-    the best are kept.
+    """How to mine.
+
+    ``dog``: lengths in working voxels. ``edge``: of a box, in voxels; None: the network's. ``posed``: turn boxes into
+    their poses; None: as the network was trained. ``batch``: boxes in memory at a time. ``most``: picks of a tomogram;
+    of more, the best are kept.
     """
 
     dog: DogOptions = field(default_factory=DogOptions)
     edge: int | None = None
     posed: bool | None = None
-    batch: int = 64
+    batch: int = 128
     most: int = 40_000
 
     def __post_init__(self) -> None:
@@ -82,10 +93,13 @@ class Mined:
 
 
 class Miner:
-    """Mines tomograms with one network. ``threads``: for reading. Raises ``ValueError`` for an edge not the network's."""
+    """Mines tomograms, one at a time, with one network. ``threads``: that pick, cut and turn; None: one per core.
 
-    def __init__(self, codec: Encoder, options: MineOptions | None = None, *, threads: int = 2) -> None:
-        self.codec, self.options, self.threads = codec, options or MineOptions(), threads
+    Raises ``ValueError`` for an edge that is not the network's.
+    """
+
+    def __init__(self, codec: Encoder, options: MineOptions | None = None, *, threads: int | None = None) -> None:
+        self.codec, self.options, self.threads = codec, options or MineOptions(), threads or usable_cores()
         self.edge = codec.edge if self.options.edge is None else self.options.edge
         if self.edge != codec.edge:
             raise ValueError(f"edge: {self.edge}, but the network is for boxes of {codec.edge}; leave it out")
@@ -118,34 +132,48 @@ class Miner:
 
     def _encoded(self, working: Working, picks: Picks, clock: _Clock, told: Told) -> Mined:
         xyz, score = picks.xyz[: self.options.most], picks.score[: self.options.most]
-        n = len(xyz)
-        codes, error, good = np.zeros((n, 32), np.float32), np.zeros(n, np.float32), np.zeros(n, np.bool_)
+        n, around = len(xyz), reach(self.edge) if self.posed else self.edge // 2 + 1
+        codes = np.zeros((n, self.codec.codes), np.float32)
+        error, good = np.zeros(n, np.float32), np.zeros(n, np.bool_)
         turned = Poses(np.tile(np.eye(3, dtype=np.float32), (n, 1, 1)), np.zeros((n, 3), np.float32))
-        slabs, done = Slabs(working), 0
-        for rows, low, high in by_slab(xyz, working.shape, self.edge, self.posed, self.options.batch):
+        slabs, done = Slabs(working, DEEP + 2 * around), 0
+        for here, first in by_slab(xyz, working.shape):
             with clock("boxes"):
-                slabs.move(low, high)
-                cut, good[rows] = boxes(slabs, xyz[rows], self.edge)
-            if self.posed:
-                with clock("pose"):
-                    cut, good[rows] = self._turned(slabs, xyz[rows], cut, turned, rows)
-            with clock("encode"):
-                codes[rows] = self.codec.encode(cut)
-            with clock("error"):
-                error[rows] = ((self.codec.decode(codes[rows]) - cut) ** 2).mean((1, 2, 3))
-            done += len(rows)
-            told("encode", done, n)
+                slabs.move(first - around, first + DEEP + around)
+            for start in range(0, len(here), self.options.batch):
+                rows = here[start : start + self.options.batch]
+                cut, good[rows] = self._cut(slabs, xyz[rows], turned, rows, clock)
+                with clock("encode"):
+                    codes[rows] = self.codec.encode(cut)
+                with clock("error"):
+                    error[rows] = np.square(self.codec.decode(codes[rows]) - cut).mean((1, 2, 3))
+                done += len(rows)
+                told("encode", done, n)
         return Mined(
             working.to_file(xyz[good]), score[good], codes[good], error[good], turned.rotation[good],
             turned.shift[good], self.edge, self.posed, len(picks.xyz), clock.seconds, working,
         )  # fmt: skip
 
-    def _turned(
-        self, slabs: Slabs, xyz: Floats, cut: Floats, turned: Poses, rows: npt.NDArray[np.intp]
-    ) -> tuple[Floats, Bools]:
-        found = poses(cut)
-        turned.rotation[rows], turned.shift[rows] = found.rotation, found.shift
-        return posed_boxes(slabs, xyz, found, self.edge)
+    def _cut(self, slabs: Slabs, xyz: Floats, turned: Poses, rows: Rows, clock: _Clock) -> tuple[Floats, Bools]:
+        """The boxes of some rows, as they are encoded; their poses go into ``turned``."""
+        some = [slice(first, first + _TOGETHER) for first in range(0, len(xyz), _TOGETHER)]
+        with single_thread():
+            with clock("boxes"):
+                straight = list(ahead(lambda part: boxes(slabs, xyz[part], self.edge), some, self.threads))
+            if not self.posed:
+                return _joined(straight)
+            with clock("pose"):
+                found = list(ahead(lambda pair: poses(pair[0]), straight, self.threads))
+                turned.rotation[rows] = np.concatenate([one.rotation for one in found])
+                turned.shift[rows] = np.concatenate([one.shift for one in found])
+                pairs = zip(some, found, strict=True)
+                return _joined(
+                    list(ahead(lambda pair: posed_boxes(slabs, xyz[pair[0]], pair[1], self.edge), pairs, self.threads))
+                )
+
+
+def _joined(parts: list[tuple[Floats, Bools]]) -> tuple[Floats, Bools]:
+    return np.concatenate([one[0] for one in parts]), np.concatenate([one[1] for one in parts])
 
 
 class _Clock:

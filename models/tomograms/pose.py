@@ -20,26 +20,31 @@ moments, relative to the spread along the axis.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 from torch.nn import functional
 
+from .banded import along, matrix_of
 from .boxes import EDGE, Bools, cut, inside, standardised
 from .volume import Floats, Volume
 
 _SMOOTH = 2.0
 _STEPS = 3
 _BATCH = 32
+_NOTHING = 1e-6
+_PRODUCTS = [of for order in range(4) for of in itertools.combinations_with_replacement(range(3), order)]
+Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Poses:
-    """Of n boxes: ``rotation`` float32 (n, 3, 3), rows the axes in x, y, z; ``shift`` float32 (n, 3), x, y, z, voxels."""
+    """Of n boxes: ``rotation`` float32 (n, 3, 3), rows the axes; ``shift`` float32 (n, 3), voxels; all in x, y, z."""
 
     rotation: Floats
     shift: Floats
@@ -54,12 +59,12 @@ class Poses:
 
 def poses(given: Floats) -> Poses:
     """The pose of each box float32 (n, e, e, e), density bright. A box of zeros has no pose: it is left as it is."""
-    n, edge = len(given), given.shape[-1]
+    n = len(given)
     rotation = np.tile(np.eye(3, dtype=np.float32), (n, 1, 1))
     shift = np.zeros((n, 3), np.float32)
     for first in range(0, n, _BATCH):
         some = slice(first, first + _BATCH)
-        rotation[some], shift[some] = _posed(given[some], edge)
+        rotation[some], shift[some] = _posed(given[some])
     return Poses(rotation, shift)
 
 
@@ -83,7 +88,8 @@ def posed_boxes(volume: Volume, xyz: npt.ArrayLike, found: Poses, edge: int = ED
     for first in range(0, len(places), _BATCH):
         some = slice(first, first + _BATCH)
         middle = places[some] + np.rint(found.shift[some])
-        wide = np.stack([cut(volume, tuple(int(v) - half for v in at[::-1]), (2 * half,) * 3) for at in middle])
+        corner = (middle - half).astype(np.intp).tolist()
+        wide = np.stack([cut(volume, (z, y, x), (2 * half, 2 * half, 2 * half)) for x, y, z in corner])
         rest = found.shift[some] - np.rint(found.shift[some])
         turned[some] = _sampled(wide, found.rotation[some].transpose(0, 2, 1), rest + half, edge)
     return standardised(turned, inside(volume, xyz))
@@ -111,38 +117,89 @@ def _sampled(source: Floats, matrix: Floats, origin: npt.NDArray[np.floating], e
     return np.asarray(found[:, 0])
 
 
-def _posed(given: Floats, edge: int) -> tuple[Floats, Floats]:
-    smooth = ndimage.gaussian_filter(given, (0, _SMOOTH, _SMOOTH, _SMOOTH), mode="reflect").astype(np.float64)
-    value = np.maximum(smooth - smooth.mean((1, 2, 3), keepdims=True), 0).reshape(len(given), -1)
-    axis = np.arange(edge) - edge // 2
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    at = np.stack([x.ravel(), y.ravel(), z.ravel()], 1).astype(np.float64)
-    centre = np.zeros((len(given), 3))
+def _posed(given: Floats) -> tuple[Floats, Floats]:
+    """Rotations (n, 3, 3) and shifts (n, 3) of some boxes."""
+    n, edge = len(given), given.shape[-1]
+    value = _above(torch.from_numpy(np.ascontiguousarray(given, np.float32))).reshape(n, -1)
+    at, powers = _places(edge)
+    centre = torch.zeros(n, 3)
     for _ in range(_STEPS):
-        window = _ball(at, centre, edge)
-        mass = (value * window).sum(1, keepdims=True)
-        centre = (value * window) @ at / np.where(mass > 0, mass, 1)
-        centre = np.clip(centre, -edge / 8, edge / 8)
-    weight = value**2 * _ball(at, centre, edge)
-    rotation = np.stack([_axes(w, at - c) for w, c in zip(weight, centre, strict=True)])
-    return rotation.astype(np.float32), centre.astype(np.float32)
+        weight = value * _ball(at, centre, edge)
+        mass = weight.sum(1, keepdim=True)
+        centre = (weight @ at / torch.where(mass > 0, mass, 1)).clamp(-edge / 8, edge / 8)
+    moments = (value.square() * _ball(at, centre, edge)) @ powers
+    return _axes(*_central(moments.numpy(), centre.numpy())), centre.numpy()
 
 
-def _ball(at: npt.NDArray[np.float64], centre: npt.NDArray[np.float64], edge: int) -> npt.NDArray[np.float64]:
-    distance = np.sqrt(((at[None] - centre[:, None]) ** 2).sum(2))
-    return np.clip((edge * 0.4 - distance) / 2 + 0.5, 0, 1)
+def _above(given: torch.Tensor) -> torch.Tensor:
+    """Boxes (n, e, e, e) smoothed, and what of them is above their mean."""
+    n, edge = len(given), given.shape[-1]
+    smooth = _smoothing(edge)
+    data = along(2, smooth, given.reshape(n * edge, edge, edge))
+    data = along(1, smooth, data).reshape(n, edge, edge * edge)
+    data = along(1, smooth, data)
+    return (data - data.mean((1, 2), keepdim=True)).clamp_min_(0)
 
 
-def _axes(weight: npt.NDArray[np.float64], away: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    total = weight.sum()
-    if not total > 0:
-        return np.eye(3)
-    values, vectors = np.linalg.eigh((away * weight[:, None]).T @ away / total)
-    axes = vectors.T[::-1]
-    along = away @ axes.T
-    third = (weight[:, None] * along**3).sum(0) / total / np.maximum(values[::-1], 1e-12) ** 1.5
-    order = np.argsort(-np.abs(third))
-    axes = axes * np.where(third < 0, -1, 1)[:, None]
-    if np.linalg.det(axes) < 0:
-        axes[order[2]] *= -1
-    return np.asarray(axes)
+@lru_cache(maxsize=4)
+def _smoothing(edge: int) -> torch.Tensor:
+    reach = math.ceil(4 * _SMOOTH)
+    away = np.arange(-reach, reach + 1)
+    at = (np.arange(edge)[:, None] + away) % (2 * edge)
+    column = np.where(at < edge, at, 2 * edge - 1 - at).ravel()
+    weight = np.tile(np.exp(-0.5 * (away / _SMOOTH) ** 2), edge)
+    matrix = matrix_of(np.repeat(np.arange(edge), len(away)), column, weight, (edge, edge))
+    return torch.from_numpy(matrix.toarray().astype(np.float32))
+
+
+@lru_cache(maxsize=4)
+def _places(edge: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of every voxel x, y, z from the middle one (edge³, 3), and their products of the orders 0 to 3 (edge³, 20)."""
+    axis = torch.arange(edge, dtype=torch.float32) - edge // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    at = torch.stack([x.ravel(), y.ravel(), z.ravel()], 1)
+    powers = [torch.prod(at[:, list(of)], 1) for of in _PRODUCTS]
+    return at, torch.stack(powers, 1)
+
+
+def _ball(at: torch.Tensor, centre: torch.Tensor, edge: int) -> torch.Tensor:
+    """1 inside a ball of 0.4 edges around each centre (n, 3), 0 outside, over two voxels; (n, edge³)."""
+    square = (at.square().sum(1) - 2 * centre @ at.T).add_(centre.square().sum(1, keepdim=True))
+    return square.clamp_min_(0).sqrt_().mul_(-0.5).add_(0.2 * edge + 0.5).clamp_(0, 1)
+
+
+def _central(moments: Floats, centre: Floats) -> tuple[Doubles, Doubles]:
+    """Second (n, 3, 3) and third (n, 3, 3, 3) moments about the centres, per mass, from those about the middle."""
+    raw = moments.astype(np.float64)
+    mass = raw[:, 0]
+    raw = raw / np.where(mass > 0, mass, 1)[:, None]
+    of = {product: raw[:, number] for number, product in enumerate(_PRODUCTS)}
+    n, c = len(raw), centre.astype(np.float64)
+    first = np.stack([of[0,], of[1,], of[2,]], 1)
+    second, third = np.empty((n, 3, 3)), np.empty((n, 3, 3, 3))
+    for i, j in itertools.product(range(3), repeat=2):
+        second[:, i, j] = of[min(i, j), max(i, j)]
+    for i, j, k in itertools.product(range(3), repeat=3):
+        a, b, d = sorted((i, j, k))
+        third[:, i, j, k] = of[a, b, d]
+    outer = np.einsum("ni,nj->nij", c, c)
+    mixed = np.einsum("nij,nk->nijk", second, c)
+    thrice = mixed + mixed.transpose(0, 1, 3, 2) + mixed.transpose(0, 3, 1, 2)
+    single = np.einsum("ni,njk->nijk", first, outer)
+    single = single + single.transpose(0, 2, 1, 3) + single.transpose(0, 3, 2, 1)
+    cross = np.einsum("ni,nj->nij", first, c)
+    third = third - thrice + single - np.einsum("nij,nk->nijk", outer, c)
+    return second - cross - cross.transpose(0, 2, 1) + outer, third
+
+
+def _axes(second: Doubles, third: Doubles) -> Floats:
+    """Rotations (n, 3, 3) of moments: rows by descending spread, their signs by the rule above."""
+    spread, vectors = np.linalg.eigh(second)
+    spread, axes = spread[:, ::-1], vectors.transpose(0, 2, 1)[:, ::-1].copy()
+    tail = np.einsum("nijk,nai,naj,nak->na", third, axes, axes, axes, optimize=True)
+    axes[tail < 0] *= -1
+    least = np.argmin(np.abs(tail) / np.maximum(spread, 1e-9) ** 1.5, axis=1)
+    left = np.linalg.det(axes) < 0
+    axes[left, least[left]] *= -1
+    axes[spread[:, 0] <= _NOTHING] = np.eye(3)
+    return axes.astype(np.float32)

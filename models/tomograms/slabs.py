@@ -7,51 +7,56 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from .pose import reach
 from .volume import Floats, Shape, Volume, checked_box
 
-_DEEP = 24
+Rows = npt.NDArray[np.intp]
+
+DEEP = 24
+"""Planes whose picks are worked on together."""
+_AT_ONCE = 8_000_000
 
 
 class Slabs:
-    """A ``Volume`` whose planes have to be fetched before they are read: ``move``. For one thread."""
+    """A ``Volume`` of which ``most`` planes can be read at a time: those that ``move`` has fetched.
 
-    def __init__(self, volume: Volume) -> None:
+    ``move`` is for one thread, with no reader beside it, and goes on towards higher planes; ``read`` is for any.
+    """
+
+    def __init__(self, volume: Volume, most: int) -> None:
         self.shape, self.voxel_a = volume.shape, volume.voxel_a
-        self._volume, self._low = volume, 0
-        self._planes: Floats = np.empty((0, *self.shape[1:]), np.float32)
+        self._volume, self._here = volume, range(0)
+        self._deep = max(1, _AT_ONCE // (self.shape[1] * self.shape[2]))
+        # Plane k is at k modulo its length: planes that stay are never copied.
+        self._planes: Floats = np.empty((min(most, self.shape[0]), *self.shape[1:]), np.float32)
 
     def move(self, low: int, high: int) -> None:
-        """Have the planes ``low`` to ``high``, and no others; those that are here already are not read again."""
-        low, high = max(low, 0), min(high, self.shape[0])
-        had = range(max(low, self._low), min(high, self._low + len(self._planes)))
-        planes: Floats = np.empty((high - low, *self.shape[1:]), np.float32)
-        if had:
-            planes[had.start - low : had.stop - low] = self._planes[had.start - self._low : had.stop - self._low]
-            missing = [(low, had.start), (had.stop, high)]
-        else:
-            missing = [(low, high)]
-        for a, b in missing:
-            if a < b:
-                planes[a - low : b - low] = self._volume.read((a, 0, 0), (b, *self.shape[1:]))
-        self._planes, self._low = planes, low
+        """Have the planes ``low`` to ``high``, as far as there are such, and no others; those here are not read again.
+
+        Raises ``ValueError`` for more than ``most`` planes.
+        """
+        wanted = range(max(low, 0), min(high, self.shape[0]))
+        if len(wanted) > len(self._planes):
+            raise ValueError(f"planes {low} to {high} are more than {len(self._planes)}")
+        missing = [plane for plane in wanted if plane not in self._here]
+        for first in missing[:: self._deep]:
+            # What is missing is one run of planes: picks are worked on in order of z.
+            last = min(first + self._deep, missing[-1] + 1)
+            read = self._volume.read((first, 0, 0), (last, *self.shape[1:]))
+            self._planes[np.arange(first, last) % len(self._planes)] = read
+        self._here = wanted
 
     def read(self, low: Shape, high: Shape) -> Floats:
-        """See ``Volume.read``. Raises ``ValueError`` for planes that are not here."""
+        """See ``Volume.read``. Raises ``ValueError`` for planes that were not fetched."""
         z, y, x = checked_box(self.shape, low, high)
-        here = slice(z.start - self._low, z.stop - self._low)
-        if here.start < 0 or here.stop > len(self._planes):
-            raise ValueError(f"planes {z.start} to {z.stop} were not fetched")
-        return self._planes[here, y, x].copy()
+        if z.start not in self._here or z.stop - 1 not in self._here:
+            raise ValueError(f"planes {z.start} to {z.stop} were not fetched, only {self._here}")
+        return self._planes[np.arange(z.start, z.stop) % len(self._planes), y, x]
 
 
-def by_slab(
-    xyz: Floats, shape: Shape, edge: int, posed: bool, batch: int
-) -> Iterator[tuple[npt.NDArray[np.intp], int, int]]:
-    """Rows of ``xyz`` (n, 3), at most ``batch`` at a time, in order of z, and the planes that their boxes need."""
-    around = reach(edge) if posed else edge // 2 + 1
-    z = xyz[:, 2]
-    for first in range(0, shape[0], _DEEP):
-        here = np.flatnonzero((np.floor(z + 0.5) >= first) & (np.floor(z + 0.5) < first + _DEEP))
-        for start in range(0, len(here), batch):
-            yield here[start : start + batch], first - around, first + _DEEP + around
+def by_slab(xyz: Floats, shape: Shape) -> Iterator[tuple[Rows, int]]:
+    """Rows of ``xyz`` (n, 3) slab by slab of ``DEEP`` planes, in order of z, and each slab's first plane."""
+    plane = np.floor(xyz[:, 2] + 0.5)
+    for first in range(0, shape[0], DEEP):
+        here = np.flatnonzero((plane >= first) & (plane < first + DEEP))
+        if len(here):
+            yield here, first

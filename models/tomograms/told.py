@@ -16,7 +16,7 @@ class Stopped(Exception):
 
 
 class Told:
-    """``progress`` and ``stop`` of one piece of work, either of which may be None. Call it with ``(what, done, of)``."""
+    """``progress`` and ``stop`` of one piece of work, either of which may be None; a ``Progress`` itself."""
 
     def __init__(self, progress: Progress | None = None, stop: Stop | None = None) -> None:
         self._progress, self._stop = progress, stop

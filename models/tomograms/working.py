@@ -55,8 +55,8 @@ class Working:
 
     ``bright``: density is bright in the file already. ``statistics``: of the file's voxels, where they are known; else
     they are taken now, in one pass over the file. ``voxel_a`` is the size asked for, also where the file's voxels are
-    near enough to be taken as they are, and ``factor`` is 1. Raises ``ValueError`` for impossible voxel sizes, volumes of less than ``box`` working
-    voxels along an axis, and as ``statistics`` does.
+    near enough to be taken as they are, and ``factor`` is 1. Raises ``ValueError`` for impossible voxel sizes, volumes
+    of less than ``box`` working voxels along an axis, and as ``statistics`` does.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class Working:
         self.shape: Shape = (z, y, x)
         if min(self.shape) < box:
             raise ValueError(
-                f"volume: {_said(volume.shape)} voxels of {volume.voxel_a:.4g} Å are {_said(self.shape)} of the working "
-                f"{self.voxel_a:.4g} Å (z × y × x), less than one box of {box}; check the voxel size, or take a "
-                "tomogram that was not binned as far"
+                f"volume: {_said(volume.shape)} voxels of {volume.voxel_a:.4g} Å are {_said(self.shape)} of the "
+                f"working {self.voxel_a:.4g} Å (z × y × x), less than one box of {box}; check the voxel size, or take "
+                "a tomogram that was not binned as far"
             )
         self.statistics = _taken(volume) if statistics is None else statistics
         self._axes = None if self.factor == 1 else [_resampler(n, self.factor) for n in volume.shape]
@@ -88,7 +88,9 @@ class Working:
     def read(self, low: Shape, high: Shape) -> Floats:
         """The working voxels from ``low`` up to, not including, ``high`` (z, y, x): see ``Volume.read``."""
         checked_box(self.shape, low, high)
-        return self._read(low, high)
+        data = self._rescaled(low, high) if self._axes else self.statistics.cleaned(self.volume.read(low, high))
+        data *= np.float32(self._scale)
+        return data
 
     def to_file(self, xyz: npt.ArrayLike) -> Floats:
         """Positions in voxels of the file for those in working voxels; (…, 3) or any shape, float32."""
@@ -97,14 +99,6 @@ class Working:
     def to_work(self, xyz: npt.ArrayLike) -> Floats:
         """Positions in working voxels for those in voxels of the file; (…, 3) or any shape, float32."""
         return ((np.asarray(xyz, np.float64) + 0.5) / self.factor - 0.5).astype(np.float32)
-
-    def _read(self, low: Shape, high: Shape) -> Floats:
-        if self._axes is None:
-            data = self.statistics.cleaned(self.volume.read(low, high))
-        else:
-            data = self._rescaled(low, high)
-        data *= np.float32(self._scale)
-        return data
 
     def _rescaled(self, low: Shape, high: Shape) -> Floats:
         assert self._axes is not None
