@@ -96,7 +96,7 @@ def _membrane(scene: Scene, sheet: surfaces.Sheet, voxel_a: float) -> None:
 
 
 def _carbon(scene: Scene, rng: np.random.Generator, options: SceneOptions) -> None:
-    depth = surfaces.carbon(scene.labels.shape, rng, options.voxel_a)
+    depth = surfaces.carbon(scene.labels.shape, rng, options.voxel_a, options.margin)
     film = np.clip(depth + 0.5, 0, 1)
     # Amorphous: its density varies from voxel to voxel.
     grain = ndimage.gaussian_filter(rng.standard_normal(film.shape, dtype=np.float32), 0.7)

@@ -98,10 +98,11 @@ def sheet(shape: Shape, rng: np.random.Generator, voxel_a: float, tilts: Doubles
     return Sheet((0, 0, 0), away.astype(np.float32), ~shown(faces, normal[2] / steep, tilts))
 
 
-def carbon(shape: Shape, rng: np.random.Generator, voxel_a: float) -> Floats:
+def carbon(shape: Shape, rng: np.random.Generator, voxel_a: float, margin: int = 0) -> Floats:
     """Distance into a carbon film, float32 (z, y, x) voxels, positive inside: a slab with an edge that is an arc.
 
-    12 to 20 nm thick, at the top or the bottom of the specimen; the hole it surrounds is 1.2 µm wide and more.
+    12 to 20 nm thick, at the top or the bottom of the specimen; the hole it surrounds is 1.2 µm wide and more. It covers
+    a tenth to two fifths of the width of the field, which lies ``margin`` voxels inside the scene.
     """
     nz, ny, nx = shape
     thick = rng.uniform(120, 200) / voxel_a
@@ -112,8 +113,7 @@ def carbon(shape: Shape, rng: np.random.Generator, voxel_a: float) -> Floats:
         z = nz - 1 - z
     slab = np.minimum(z - floor, floor + thick - z)[:, None, None]
     turn, radius = rng.uniform(0, 2 * math.pi), rng.uniform(6000, 12000) / voxel_a
-    # How much of the field it covers: between a tenth and two fifths of its width.
-    edge = (0.5 - rng.uniform(0.1, 0.4)) * min(ny, nx)
+    edge = (0.5 - rng.uniform(0.1, 0.4)) * (min(ny, nx) - 2 * margin)
     y, x = np.ogrid[:ny, :nx]
     hole_x = (nx - 1) / 2 - (radius - edge) * math.cos(turn)
     hole_y = (ny - 1) / 2 - (radius - edge) * math.sin(turn)
