@@ -7,10 +7,11 @@ surroundings. Memory is bounded: some planes of the working volume, a few window
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +24,11 @@ from .bundles import segmenter_network
 from .segment_plan import Plan, choose
 from .segment_slabs import Enlarger, Halves, Slab
 from .segment_tiles import Near, Tile, inner, tiles, window
+from .told import Progress, Stop, Told
 from .volume import Floats, Shape, Volume
 
 __all__ = ["Segmenter", "Slab"]
 
-Progress: TypeAlias = Callable[[str, int, int], None]
 SLAB_MB = 256
 """Of probabilities of working voxels at a time, float16."""
 TILE = 104
@@ -94,16 +95,15 @@ class Segmenter:
         *,
         near: npt.NDArray[np.floating] | None = None,
         progress: Progress | None = None,
-        stop: threading.Event | None = None,
+        stop: Stop | None = None,
         tile: int = TILE,
     ) -> Iterator[Slab]:
         """Slabs of labels and probabilities on the file's voxels, in order of z, without gaps.
 
         ``working``: of the voxel size on the card (``voxel_a``; ``ValueError`` for another). ``near``: positions
         (n, 3), x, y, z in voxels of the file; farther than half a box from all of them everything is background.
-        ``progress("segment", tiles done, tiles)``. ``stop``: when it is set, no more slabs come; the caller, who sees
-        that planes are missing, throws away what it has. ``tile``: edge in working voxels, a multiple of 4; the result
-        does not depend on it.
+        ``progress("segment", tiles done, tiles)``. ``stop``: when it says so, ``Stopped`` is raised. ``tile``: edge in
+        working voxels, a multiple of 4; the result does not depend on it.
         """
         if abs(working.voxel_a / self.voxel_a - 1) > 1e-3:
             raise ValueError(
@@ -113,7 +113,7 @@ class Segmenter:
         places = None if near is None else Near(working.to_work(np.asarray(near, np.float32)), self.edge / 2)
         enlarger = Enlarger(working.volume.shape, working.shape, working.factor)
         with self._pool() as pool:
-            for planes in self._slabs(working, places, pool, progress, stop, tile):
+            for planes in self._slabs(working, places, pool, Told(progress, stop), tile):
                 yield from enlarger.add(planes)
 
     def _slabs(
@@ -121,8 +121,7 @@ class Segmenter:
         working: Rescaled,
         near: Near | None,
         pool: ThreadPoolExecutor,
-        progress: Progress | None,
-        stop: threading.Event | None,
+        told: Told,
         tile: int,
     ) -> Iterator[Halves]:
         """Probabilities of working planes, float16 (classes, dz, y, x), slab after slab."""
@@ -134,20 +133,23 @@ class Segmenter:
             first, last = slab[0].low[0], slab[0].high[0]
             planes = np.zeros((len(self.classes), last - first, *shape[1:]), np.float16)
             planes[0] = 1
-            for one, found in zip(slab, pool.map(lambda t: self._tile(working, near, stop, t), slab), strict=True):
-                if stop is not None and stop.is_set():
-                    return
-                if found is not None:
-                    planes[:, :, one.low[1] : one.high[1], one.low[2] : one.high[2]] = found
-                done += 1
-                if progress:
-                    progress("segment", done, of)
+            coming = deque(pool.submit(self._tile, working, near, one) for one in slab)
+            try:
+                for one in slab:
+                    found = coming.popleft().result()
+                    if found is not None:
+                        planes[:, :, one.low[1] : one.high[1], one.low[2] : one.high[2]] = found
+                    done += 1
+                    told("segment", done, of)
+            finally:
+                for future in coming:
+                    future.cancel()
             yield planes
 
-    def _tile(self, working: Volume, near: Near | None, stop: threading.Event | None, tile: Tile) -> Halves | None:
+    def _tile(self, working: Volume, near: Near | None, tile: Tile) -> Halves | None:
         """Probabilities of a tile, float16; None where all is background."""
         mask = None if near is None else near.mask(tile)
-        if (stop is not None and stop.is_set()) or (near is not None and mask is None):
+        if near is not None and mask is None:
             return None
         found = np.asarray(inner(self._run(window(working, tile)), tile), np.float16)
         if mask is not None:

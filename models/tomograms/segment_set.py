@@ -6,8 +6,7 @@ surroundings and not with the zeros beside a cut-out box; else it is the sub-vol
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -17,10 +16,10 @@ import numpy.typing as npt
 from .boxes import cut
 from .labels import BACKGROUND, IGNORED, Decoder, LabelOptions, Labels, Painter
 from .pose import Poses, unposed
+from .told import Progress, Stop, Told
 from .volume import Floats, Shape, Volume
 
 Ints: TypeAlias = npt.NDArray[np.intp]
-Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,22 +79,19 @@ def examples(
     options: SetOptions | None = None,
     *,
     progress: Progress | None = None,
-    stop: threading.Event | None = None,
+    stop: Stop | None = None,
 ) -> Examples:
     """The training set of ``count`` tomograms, of which each gives an equal share of windows.
 
     Within a tomogram, classes get equal shares as far as there are sub-volumes. Raises ``ValueError`` where no
-    sub-volume is marked.
+    sub-volume is marked, ``Stopped`` when told to stop.
     """
-    options = options or SetOptions()
+    options, told = options or SetOptions(), Told(progress, stop)
     rng = np.random.default_rng(options.seed)
     found: list[tuple[Floats, Labels]] = []
     for number, one in enumerate(marked):
-        if stop is not None and stop.is_set():
-            break
         found.append(_windows(one, -(-options.most // count), codec, options, rng))
-        if progress:
-            progress("labels", number + 1, count)
+        told("labels", number + 1, count)
     return _joined(found, options)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -32,11 +31,12 @@ from ..progress import Lines
 from .bundles import VOXEL_A
 from .labels import BACKGROUND, IGNORED, Labels
 from .nets import CHANNELS, Edss3d
+from .segment_plan import logits
 from .segment_report import finish, overlap
 from .segment_set import Examples
+from .told import Progress, Stop
 from .volume import Floats
 
-Progress = Callable[[str, int, int], None]
 BETAS = (0.9, 0.99)
 CHECKPOINT = "checkpoint.pt"
 _STEPS = 24
@@ -134,14 +134,14 @@ class Trainer:
         done = len(self.history)
         return done >= self.options.epochs or done - self.best_epoch >= self.options.patience
 
-    def finish_epoch(self, stop: threading.Event | None, tell: Callable[[int, int], None]) -> bool:
+    def finish_epoch(self, stop: Stop | None, tell: Callable[[int, int], None]) -> bool:
         """One epoch, and the loss on validation windows; False if it was stopped."""
         began = time.monotonic()
         rng = np.random.default_rng([self.options.seed, len(self.history)])
         order = rng.permutation(self.rows)
         total = 0.0
         for first in range(0, len(order), self.batch):
-            if stop is not None and stop.is_set():
+            if stop is not None and stop():
                 return False
             some = order[first : first + self.batch]
             total += self._step(some, rng) * len(some)
@@ -172,9 +172,9 @@ class Trainer:
         given = torch.from_numpy(np.ascontiguousarray(windows))[:, None].to(self.device)
         given = given.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.reduced):
-            logits = self.net.train(train).logits(given)
-        logits = logits[:, :, inner, inner, inner].float()
-        return functional.cross_entropy(logits, truth, self.weights, ignore_index=IGNORED), logits
+            answer = logits(self.net.train(train), given)
+        counted = answer[:, :, inner, inner, inner].float()
+        return functional.cross_entropy(counted, truth, self.weights, ignore_index=IGNORED), counted
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, list[float]]:
@@ -183,11 +183,11 @@ class Trainer:
         total, counts = 0.0, np.zeros((self.classes, 3), np.int64)
         for first in range(0, len(rows), self.batch):
             some = rows[first : first + self.batch]
-            loss, logits = self._loss(self.data.windows[some], self.data.labels[some], train=False)
+            loss, answer = self._loss(self.data.windows[some], self.data.labels[some], train=False)
             total += float(loss) * len(some)
             inner = slice(m, self.data.labels.shape[-1] - m)
             truth = self.data.labels[some][:, inner, inner, inner]
-            counts += overlap(logits.argmax(1).cpu().numpy().astype(np.uint8), truth, self.classes)
+            counts += overlap(answer.argmax(1).cpu().numpy().astype(np.uint8), truth, self.classes)
         both, here, there = counts.T
         return total / len(rows), (2 * both / np.maximum(here + there, 1)).tolist()
 
@@ -229,11 +229,11 @@ def train_segments(
     options: Options,
     *,
     progress: Progress | None = None,
-    stop: threading.Event | None = None,
+    stop: Stop | None = None,
 ) -> Path | None:
     """Train on ``data``, write the bundle of kind ``voxels`` and its pictures to ``options.out``; the ``.pt`` file.
 
-    ``classes``: names by label value, the background first. None when ``stop`` was set: a checkpoint is left, from
+    ``classes``: names by label value, the background first. None when ``stop()`` said so: a checkpoint is left, from
     which ``resume`` goes on. Raises ``ValueError`` where there is too little to train on, or a checkpoint does not fit;
     ``BundleError`` (``device``); ``OSError`` where the folder cannot be written.
     """
