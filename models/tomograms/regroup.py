@@ -13,6 +13,8 @@ from .follow import Bridge, Followed, Network, follow
 from .groups import Groups
 from .volume import Floats
 
+#: Sub-volumes that say which cluster of one network is which of another: 20 for each of 100 clusters.
+BRIDGED = 2000
 BoxesOfCodes = Callable[[], Iterable[tuple[Floats, Floats]]]
 
 
@@ -46,9 +48,9 @@ def regroup(
 ) -> Followed | None:
     """Cluster ``codes`` float32 (n, d), all by the network ``codec``, and follow the ``old`` clusters; None if stopped.
 
-    ``bridge``: needed only where the old clusters are of another network; without it their decoded centres are encoded
-    anew. ``boxes()`` gives sub-volumes that were kept, some at a time, (m, e, e, e) with their codes (m, d) by this
-    network: the average of each cluster is of them. Raises ``ValueError`` as ``cluster``.
+    ``bridge``: only where the old clusters are of another network, see ``boxes_bridge``; without it their decoded
+    centres are encoded anew. ``boxes()`` gives sub-volumes that were kept, some at a time, (m, e, e, e) with their
+    codes (m, d) by this network: the average of each cluster is of them. Raises ``ValueError`` as ``cluster``.
     """
     new = cluster(codes, k=k, seed=seed, restarts=restarts, stop=stop, progress=progress)
     if not new.finished:
@@ -75,18 +77,43 @@ def averages_of(
     return found
 
 
+def boxes_bridge(old: Clusters, codec: Coder, before: Coder, boxes: BoxesOfCodes, most: int = BRIDGED) -> Bridge | None:
+    """At most ``most`` of the sub-volumes that were kept, encoded by the old network as well.
+
+    ``before``: the network of the ``old`` clusters; ``boxes`` as in ``regroup``. None where nothing is the same in both
+    (see ``centres_bridge``), or nothing was kept. Raises ``ValueError`` where ``before`` is another network.
+    """
+    if before.sha256 != old.network:
+        raise ValueError(f"the old clusters are of the network {old.network[:12]}, not of {before.sha256[:12]}")
+    if not _comparable(old, codec):
+        return None
+    pairs: list[tuple[Floats, Floats]] = []
+    for some, codes in boxes():
+        room = most - sum(len(after) for _, after in pairs)
+        if room <= 0:
+            break
+        if len(some):
+            pairs.append((before.encode(some[:room]), codes[:room]))
+    if not pairs:
+        return None
+    return Bridge(np.concatenate([one for one, _ in pairs]), np.concatenate([other for _, other in pairs]))
+
+
 def centres_bridge(old: Clusters, codec: Coder) -> Bridge | None:
     """The old decoded centres, encoded by another network, each for all its members.
 
     None where that network takes sub-volumes of another size, voxel or pose: then nothing is the same in both.
     """
-    fits = (old.edge, old.posed) == (codec.edge, codec.posed) and abs(
-        old.voxel_a - codec.voxel_a
-    ) < 0.01 * codec.voxel_a
-    if not fits or not len(old):
+    if not _comparable(old, codec) or not len(old):
         return None
     rows = old.decoded.reshape(len(old), -1)
     deviation = rows.std(1, keepdims=True)
     level = (rows - rows.mean(1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
     after = codec.encode(level.reshape(old.decoded.shape).astype(np.float32))
     return Bridge(old.codes, after, old.counts)
+
+
+def _comparable(old: Clusters, codec: Coder) -> bool:
+    """Whether a sub-volume is the same thing to both networks."""
+    same_voxel = abs(old.voxel_a - codec.voxel_a) <= 0.01 * max(old.voxel_a, codec.voxel_a)
+    return same_voxel and (old.edge, old.posed) == (codec.edge, codec.posed)

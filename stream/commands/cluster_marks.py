@@ -13,7 +13,7 @@ _MOST = 10_000
 def changes(
     mark: Sequence[str], unmark: Sequence[str], kind: str | None, known: Collection[int]
 ) -> Callable[[Groups], Groups]:
-    """What the options do to the groups, unmarking first. Raises ``ValueError`` with every mistake in them.
+    """What the options do to the groups. Raises ``ValueError`` with every mistake in them.
 
     ``known``: numbers of the clusters there are.
     """
@@ -28,6 +28,9 @@ def changes(
     if missing:
         wrong.append(f"--mark: there is no cluster {', '.join(map(str, missing[:10]))}; see --list for those there are")
     wrong += _twice(marks)
+    both = sorted({number for _, numbers in marks for number in numbers} & set(gone))
+    if both:
+        wrong.append(f"--unmark: cluster {', '.join(map(str, both[:10]))} is in --mark as well; keep one")
     if wrong:
         raise ValueError("\n".join(wrong))
 

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...models.tomograms.book import NAME, Clusters, ClustersError, Event, read_clusters, write_clusters
 from ...models.tomograms.cluster import Progress, quiet
-from ...models.tomograms.follow import Followed
+from ...models.tomograms.follow import Bridge, Followed
 from ...models.tomograms.groups import Groups
-from ...models.tomograms.regroup import regroup
+from ...models.tomograms.regroup import boxes_bridge, regroup
 from ...models.tomograms.sheet import sheet
 from ..flow.frame import BadData
-from ..sinks.picks.files import lock, sweep, write_whole
+from ..sinks.picks.files import sweep, write_whole
+from ..sinks.tomograms.again import noted_settings, relabel_and_export, write_session_tables
 from ..sinks.tomograms.marks import GroupsFile, claimed
-from ..sinks.tomograms.record import relabel
+from ..sinks.tomograms.places import Places
+from ..sinks.tomograms.record import read
 from .cluster_marks import changes
-from .tomogram_records import Mined, codec_of, kept_in, of_one_network, records_in
+from .tomogram_records import Mined, codec_of, kept_in, of_one_network, old_codec, records_in
+
+if TYPE_CHECKING:
+    from ...models.tomograms.codec import Codec
 
 SHEET = "clusters.png"
 DAEMON = "another process makes the clusters of this session"
@@ -72,12 +78,13 @@ def clustered(directory: Path, options: Options, stop: Callable[[], bool], progr
         old, file = _clusters(directory), GroupsFile(directory)
         records = of_one_network(records_in(directory), options.network)
         codec = codec_of(records[0], directory, options.bundle, options.device, options.threads)
-        codes = np.concatenate([record.codes for record in records])
+        codes, groups = np.concatenate([record.codes for record in records]), file.read()
         followed = regroup(
             codes,
             codec,
             old=old,
-            groups=file.read(),
+            groups=groups,
+            bridge=_bridge(old, codec, directory, records, options),
             boxes=lambda: kept_in(records),
             k=options.k,
             seed=options.seed,
@@ -88,6 +95,16 @@ def clustered(directory: Path, options: Options, stop: Callable[[], bool], progr
         return None if followed is None else _written(directory, records, followed, file, progress)
 
 
+def _bridge(
+    old: Clusters | None, codec: Codec, directory: Path, records: Sequence[Mined], options: Options
+) -> Bridge | None:
+    """Sub-volumes encoded by the network of the old clusters as well, where it is another one and still there."""
+    if old is None or old.network == codec.sha256:
+        return None
+    before = old_codec(old, directory, options.device, options.threads)
+    return None if before is None else boxes_bridge(old, codec, before, lambda: kept_in(records))
+
+
 def _written(
     directory: Path, records: Sequence[Mined], followed: Followed, file: GroupsFile, progress: Progress
 ) -> Made:
@@ -95,9 +112,7 @@ def _written(
     write_clusters(directory / NAME, clusters)
     # Not the groups as they were read: a person may have marked some meanwhile.
     groups = file.change(followed.marks)
-    for at, record in enumerate(records, 1):
-        _relabel(directory, record, clusters, groups)
-        progress("write clusters", at, len(records))
+    _label(directory, records, clusters, groups, progress)
     sheets = _sheets(directory, clusters, groups)
     notes = [followed.note] if followed.note else []
     files = (directory / NAME, file.path, *sheets)
@@ -120,9 +135,7 @@ def marked(
             notes.append(f"{DAEMON} and takes the marks from {file.path}; records and {SHEET} follow")
             return Made(directory, clusters, groups, (), tuple(notes), 0, (), (file.path,))
         records = [one for one in records_in(directory) if one.sha256 == clusters.network]
-        for at, record in enumerate(records, 1):
-            _relabel(directory, record, clusters, groups)
-            (progress or quiet)("write classes", at, len(records))
+        _label(directory, records, clusters, groups, progress or quiet)
         sheets = _sheets(directory, clusters, groups)
     return Made(directory, clusters, groups, (), tuple(notes), len(records), sheets, (file.path, *sheets))
 
@@ -148,23 +161,26 @@ def _clusters(directory: Path) -> Clusters | None:
         raise BadData("clusters", str(error)) from error
 
 
-def _relabel(directory: Path, record: Mined, clusters: Clusters, groups: Groups) -> None:
-    """The record's clusters and classes, by the codes it has now: it may have been mined again since it was read."""
-    from ..sinks.tomograms.record import read
-
-    with lock(directory):
+def _label(directory: Path, records: Sequence[Mined], clusters: Clusters, groups: Groups, progress: Progress) -> None:
+    """Clusters and classes in the records, in the files for other programs, and in the session's tables."""
+    settings, places = noted_settings(directory), Places(directory)
+    for at, record in enumerate(records, 1):
+        # By the codes it has now: it may have been mined again since it was read.
         now = read(record.path, slices=False)
-        if now.network_sha256 != clusters.network:
-            return
-        ids = clusters.assign(now.picked.codes)[0]
-        relabel(
-            record.path,
-            ids,
-            groups.values(ids),
-            classes=groups.names,
-            colours=[group.colour for group in groups.groups],
-            clusters_version=clusters.version,
-        )
+        if now.network_sha256 == clusters.network:
+            ids = clusters.assign(now.picked.codes)[0]
+            relabel_and_export(
+                record.path,
+                ids,
+                groups.values(ids),
+                classes=groups.names,
+                colours=[group.colour for group in groups.groups],
+                clusters_version=clusters.version,
+                settings=settings,
+                places=places,
+            )
+        progress("write classes", at, len(records))
+    write_session_tables(settings, places)
 
 
 def _sheets(directory: Path, clusters: Clusters, groups: Groups) -> tuple[Path, ...]:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ...models.tomograms.book import NAME
 from ..sinks.tomograms.places import RECORDS
 from ..sinks.tomograms.record import read, read_kept
 
 if TYPE_CHECKING:
+    from ...models.tomograms.book import Clusters
     from ...models.tomograms.codec import Codec
 
 Floats = npt.NDArray[np.float32]
@@ -108,6 +110,17 @@ def codec_of(record: Mined, directory: Path, bundle: Path | None, device: str, t
     which = f"{record.network} (SHA-256 {record.sha256[:12]}…)"
     wrong = f"--bundle {bundle}: is another network than {which}" if bundle else f"no bundle is the network {which}"
     raise ValueError(f"{wrong} that encoded {record.name}; give its .pt file with --bundle, or mine the tomograms anew")
+
+
+def old_codec(old: Clusters, directory: Path, device: str, threads: int | None) -> Codec | None:
+    """The network of earlier clusters, where it is still to be found."""
+    from ...models.bundle import BundleError
+
+    record = Mined(directory / NAME, "the clusters", np.zeros((0, 0), np.float32), old.name, old.network)
+    try:
+        return codec_of(record, directory, None, device, threads)
+    except (BundleError, ValueError):
+        return None
 
 
 def _trained(directory: Path, sha256: str) -> list[Path]:
