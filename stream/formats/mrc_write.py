@@ -124,10 +124,14 @@ class _Moments:
         self.low, self.high, self.mean, self.squares, self.count = math.inf, -math.inf, 0.0, 0.0, 0
 
     def add(self, part: npt.NDArray[Any]) -> None:
-        n = part.size
-        mean = float(part.mean(dtype=np.float64))
-        squares = float(part.var(dtype=np.float64)) * n
-        self.low, self.high = min(self.low, float(part.min())), max(self.high, float(part.max()))
+        n, values = part.size, part.ravel().astype(np.float32)
+        mean = float(values.mean(dtype=np.float64))
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        values -= np.float32(mean)
+        with np.errstate(over="ignore"):
+            squares = float(np.dot(values, values))
+        if not math.isfinite(squares):  # values beyond 10^19, of which float32 has no squares
+            squares = float(np.square(values, dtype=np.float64).sum())
         total, step = self.count + n, mean - self.mean
         self.squares += squares + step * step * self.count * n / total
         self.mean += step * n / total

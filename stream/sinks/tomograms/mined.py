@@ -117,10 +117,12 @@ class Kept:
 class LabelFiles:
     """A segmentation that is written already. ``labels``: mode 0. ``probabilities``: by class, mode 12.
 
+    ``classes``: what its label values meant when it was written, from 1; classes of the session may have changed since.
     ``fractions``: share of the tomogram's voxels, by class.
     """
 
     labels: Path
+    classes: tuple[str, ...]
     probabilities: Mapping[str, Path] = field(default_factory=dict)
     fractions: Mapping[str, float] = field(default_factory=dict)
 

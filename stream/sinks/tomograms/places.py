@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..picks.places import safe, stem_of
@@ -21,9 +22,21 @@ KINDS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Names of files below ``directory``."""
+    """Names of files below ``directory``. ``stems``: whose each stem is; shared by all who write in a session."""
 
     directory: Path
+    stems: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    _turn: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    def stem(self, name: str) -> str:
+        """What the files of the tomogram called ``name`` are named after, for as long as the session lasts.
+
+        Its name without ending, and with it where ``TS_01.mrc`` and ``TS_01.rec`` lie in one folder. For any thread.
+        """
+        with self._turn:
+            stem = stem_of(name, self.stems)
+            self.stems[stem] = name
+            return stem
 
     def record(self, name: str) -> Path:
         """The HDF5 file of the tomogram called ``name``."""
@@ -51,17 +64,7 @@ class Places:
         """The root of copick's overlay."""
         return self.directory / "copick"
 
-    def labels_of(self, stem: str) -> list[Path]:
-        """Label and probability volumes that are there."""
-        folder = self.labels(stem).parent
-        return sorted(folder.glob(f"{_literal(self.labels(stem).name.removesuffix('labels.mrc'))}*.mrc"))
-
 
 def file_name(name: str) -> str:
     """A class's name as a part of a file's name: without spaces."""
     return "-".join(safe(name).replace("/", "-").split()) or "class"
-
-
-def _literal(text: str) -> str:
-    """With the signs that a glob takes for wildcards in brackets."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)

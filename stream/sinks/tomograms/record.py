@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from ...flow.frame import BadData
 from ..cxi import LIBVER
 from ..picks.files import write_whole
-from .mined import Kept, MinedTomogram, Picked, Slices
+from .mined import Kept, LabelFiles, MinedTomogram, Picked, Slices
 
 LAYOUT = "beamsieve tomogram 1"
 _COLUMNS = {"score": "<f4", "error": "<f4", "cluster": "<i4", "rotation": "<f4", "shift": "<f4"}
@@ -55,11 +56,17 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def encode(found: MinedTomogram, *, stem: str, written: str | None = None) -> bytes:
-    """The file's bytes. ``stem``: what files for other programs are named after. ``written``: ISO 8601."""
+def encode(found: MinedTomogram, *, stem: str, path: Path | None = None, written: str | None = None) -> bytes:
+    """The file's bytes. ``stem``: what files for other programs are named after. ``written``: ISO 8601.
+
+    ``path``: where it is to lie: label volumes are named from its folder on, so that a session can be moved; without,
+    by their absolute names. Raises ``ValueError`` for label values without a name.
+    """
+    if len(found.picked) and int(found.picked.label.max()) > len(found.classes):
+        raise ValueError(f"{found.name}: label {int(found.picked.label.max())}, and {len(found.classes)} classes")
     with h5py.File("record", "w", driver="core", backing_store=False, libver=LIBVER) as file:
         file.attrs["layout"] = LAYOUT
-        _tell(file, _facts(found, stem, written or now()))
+        _tell(file, {**_facts(found, stem, written or now()), "labels": _labels(found.segmentation, path)})
         picks, columns = file.create_group("picks"), found.picked
         for at, axis in enumerate("xyz"):
             picks[axis] = columns.xyz[:, at].astype("<f4")
@@ -91,6 +98,33 @@ def _facts(found: MinedTomogram, stem: str, written: str) -> dict[str, Any]:
         "written": written,
         "software": f"beamsieve {version('beamsieve')}",
     }
+
+
+def _labels(files: object, path: Path | None) -> dict[str, Any] | None:
+    if not isinstance(files, LabelFiles):
+        return None
+
+    def called(file: Path) -> str:
+        if path is None:
+            return str(file.absolute())
+        return Path(os.path.relpath(file.absolute(), path.absolute().parent)).as_posix()
+
+    return {
+        "volume": called(files.labels),
+        "classes": list(files.classes),
+        "probabilities": {name: called(file) for name, file in files.probabilities.items()},
+        "fractions": {name: float(share) for name, share in files.fractions.items()},
+    }
+
+
+def _label_files(labels: Mapping[str, Any] | None, path: Path) -> LabelFiles | None:
+    if labels is None:
+        return None
+    near = path.absolute().parent
+    where = {str(name): Path(os.path.normpath(near / file)) for name, file in labels["probabilities"].items()}
+    shares = {str(name): float(share) for name, share in labels["fractions"].items()}
+    classes = tuple(str(name) for name in labels["classes"])
+    return LabelFiles(Path(os.path.normpath(near / labels["volume"])), classes, where, shares)
 
 
 def _tell(file: h5py.File, facts: Mapping[str, Any]) -> None:
@@ -137,8 +171,10 @@ def _attributes(group: h5py.Group, values: Mapping[str, float]) -> None:
         group.attrs[name] = value
 
 
-def read(path: Path, *, kept: bool = False, slices: bool = True) -> MinedTomogram:
-    """What a tomogram's file says. ``kept``, ``slices``: also these arrays. ``segmentation`` is None.
+def read(path: Path, *, kept: bool = False, slices: bool = True, codes: bool = True) -> MinedTomogram:
+    """What a tomogram's file says. ``kept``, ``slices``, ``codes``: also these arrays; without, codes are (n, 0).
+
+    ``segmentation`` names the label volumes that were written, None where none were.
 
     Raises ``BadData`` (``record``) for a file that is none, is of another layout, or is damaged.
     """
@@ -150,7 +186,7 @@ def read(path: Path, *, kept: bool = False, slices: bool = True) -> MinedTomogra
                 threshold=_number(facts["threshold"]),
                 path=Path(facts["path"]),
                 shape=_shape(facts["shape"]),
-                picked=_picked(file),
+                picked=_picked(file, codes=codes),
                 classes=tuple(map(str, facts["classes"])),
                 colours=tuple(map(str, facts["colours"])),
                 flags=tuple(map(str, facts["flags"])),
@@ -158,6 +194,7 @@ def read(path: Path, *, kept: bool = False, slices: bool = True) -> MinedTomogra
                 seconds={name: _number(value) for name, value in facts["seconds"].items()},
                 kept=_kept(file) if kept else None,
                 slices=_slices(file) if slices else None,
+                segmentation=_label_files(facts["labels"], path),
             )
     except _MISTAKES as error:
         raise _damaged(path, error) from None
@@ -193,12 +230,12 @@ def relabel(
     """Other clusters and classes for the same sub-volumes: the file is replaced as a whole, or not at all.
 
     ``cluster``, ``label``: (n,), as in ``Picked``. ``classes``: names by label value from 1. Raises ``BadData`` for a
-    file that cannot be used, ``ValueError`` for columns of another length, ``OSError``.
+    file that cannot be used, ``ValueError`` for columns of another length or labels without a name, ``OSError``.
     """
-    write_whole(
-        path,
-        _relabelled(path, np.asarray(cluster, "<i4"), np.asarray(label, np.uint8), classes, colours, clusters_version),
-    )
+    values = np.asarray(label, np.uint8)
+    if values.size and int(values.max()) > len(classes):
+        raise ValueError(f"{path}: label {int(values.max())}, and {len(classes)} classes")
+    write_whole(path, _relabelled(path, np.asarray(cluster, "<i4"), values, classes, colours, clusters_version))
 
 
 def _relabelled(
@@ -254,12 +291,13 @@ def _check_layout(file: h5py.File) -> None:
         raise ValueError(f"its layout is {layout!r}, known is {LAYOUT!r}")
 
 
-def _picked(file: h5py.File) -> Picked:
+def _picked(file: h5py.File, *, codes: bool) -> Picked:
     group = file["picks"]
+    n = len(group["x"])
     picked = Picked(
         np.stack([group[axis][()] for axis in "xyz"], 1).astype(np.float32),
         label=group["class"][()].astype(np.uint8),
-        codes=file["codes"][()],
+        codes=file["codes"][()] if codes else np.zeros((n, 0), np.float32),
         **{name: group[name][()].astype(np.dtype(kind).newbyteorder("=")) for name, kind in _COLUMNS.items()},
     )
     picked.check()

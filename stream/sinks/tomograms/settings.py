@@ -10,6 +10,7 @@ from pydantic import Field
 from ...flow.settings import Settings
 
 Format: TypeAlias = Literal["star", "eman", "copick", "csv"]
+SETTINGS = "settings.json"
 FORMATS: tuple[Format, ...] = ("star", "eman", "copick", "csv")
 
 
