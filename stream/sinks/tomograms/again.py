@@ -1,7 +1,7 @@
 """Tomograms that were written before: their files for other programs follow when their clusters or classes change.
 
-The daemon's sink, or ``write_session_tables`` for a command, also finds the records that are newer than what was made of
-them, as after ``record.relabel`` alone, or a kill.
+The daemon's sink, or ``write_session_tables`` for a command, also finds the records that are newer than what was made
+of them, as after ``record.relabel`` alone, or a kill.
 """
 
 from __future__ import annotations

@@ -133,10 +133,6 @@ class TomogramSink:
         """Why nothing is kept at present; None if it is."""
         return self._room.why_not()
 
-    def stem(self, name: str) -> str:
-        """What this tomogram's files are named after. For any thread: who segments writes label volumes itself."""
-        return self._rows.stem(name)
-
     # One tomogram
 
     def _try(self, result: Result, found: MinedTomogram) -> Failure | None:
