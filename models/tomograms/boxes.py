@@ -40,8 +40,7 @@ def corners(xyz: npt.ArrayLike, edge: int) -> npt.NDArray[np.intp]:
 def inside(volume: Volume, xyz: npt.ArrayLike) -> Bools:
     """Which positions (n, 3) have their nearest voxel in the volume."""
     places = np.floor(np.asarray(xyz, np.float64).reshape(-1, 3) + 0.5)
-    found: Bools = ((places >= 0) & (places < np.array(volume.shape[::-1]))).all(1)
-    return found
+    return np.asarray(((places >= 0) & (places < np.array(volume.shape[::-1]))).all(1), np.bool_)
 
 
 def standardised(found: Floats, good: Bools) -> tuple[Floats, Bools]:

@@ -30,8 +30,8 @@ class DogOptions:
 
     The volume is smoothed by a Gaussian of ``smooth``; a Gaussian of ``sigma`` minus one of ``ratio`` · ``sigma`` is
     applied. A maximum is a pick where it is at least ``threshold`` robust standard deviations of that difference high
-    and no higher one is nearer than ``distance``. In white noise alone that is one voxel in 11 000 at 2, one in 44 000 at 3,
-    one in 350 000 at 4. Thin surfaces answer less than globules do: their maxima lie between 2 and 3.
+    and no higher one is nearer than ``distance``. In white noise alone that is one voxel in 11 000 at 2, one in 44 000
+    at 3, one in 350 000 at 4. Thin surfaces answer less than globules do: many of their maxima lie between 2 and 3.
     """
 
     smooth: float = 2.0

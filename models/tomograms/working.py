@@ -8,6 +8,7 @@ size by less than ``NEAR``, they are taken as they are: no network can tell, and
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -29,7 +30,7 @@ LARGEST_UPSCALING = 1.5
 LARGEST_BINNING = 32.0
 _LOBES = 3
 _ROWS = 64
-_SAMPLES = 5
+_SAMPLES, _SAMPLE = 5, 16
 
 
 def scale_factor(file_a: float, target_a: float) -> float:
@@ -113,11 +114,12 @@ class Working:
     def _spread(self) -> float:
         """What is left of the standard deviation by rescaling, from boxes spread evenly over the volume."""
         assert self._axes is not None
-        starts = [np.linspace(0, n - BOX // 2, min(_SAMPLES, n // 8)).astype(int) for n in self.shape]
+        size = [min(n, _SAMPLE) for n in self.shape]
+        starts = [np.unique(np.linspace(0, n - m, _SAMPLES).astype(int)) for n, m in zip(self.shape, size, strict=True)]
         found = [
-            self._rescaled((z, y, x), (z + BOX // 2, y + BOX // 2, x + BOX // 2)).ravel()
-            for z in starts[0].tolist() for y in starts[1].tolist() for x in starts[2].tolist()
-        ]  # fmt: skip
+            self._rescaled((z, y, x), (z + size[0], y + size[1], x + size[2])).ravel()
+            for z, y, x in itertools.product(*(start.tolist() for start in starts))
+        ]
         values = np.concatenate(found)
         spread = float(values[values != 0].std(dtype=np.float64)) / self.statistics.sd
         return spread if spread > 0 else 1.0
