@@ -9,6 +9,7 @@ import typer
 from .. import __version__
 from .commands.classify import classify
 from .commands.classify2d import classify2d
+from .commands.cluster import app as cluster
 from .commands.demo import demo
 from .commands.deploy import deploy
 from .commands.emulate import app as emulate
@@ -49,6 +50,7 @@ app.command()(pick)
 app.command()(rethreshold)
 app.command()(status)
 app.command()(retry)
+app.add_typer(cluster, name="cluster")
 app.add_typer(train, name="train")
 app.add_typer(finetune, name="finetune")
 app.add_typer(evaluate, name="evaluate")

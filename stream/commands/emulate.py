@@ -18,11 +18,13 @@ from ..emulators.jet import Jet, pause
 from ..emulators.karabo import KaraboEmulator, Layout
 from ..emulators.tally import Tally
 from .emulate_micrographs import micrographs
+from .emulate_tomograms import emulate_tomograms
 from .run import write_json
 from .sending import ProgressLine, explained, patience, stopping
 
 app = typer.Typer(help="Emulate a detector or a microscope: from files, or simulated.", no_args_is_help=True)
 app.command()(micrographs)
+app.command("tomograms")(emulate_tomograms)
 
 Endpoint = Annotated[str, typer.Option("--endpoint", help="where to listen, such as tcp://*:9999")]
 Connect = Annotated[bool, typer.Option("--connect", help="connect to the endpoint instead of listening there")]
