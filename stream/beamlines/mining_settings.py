@@ -57,4 +57,3 @@ class SegmentSettings(Settings):
     bundle: str = Field("", description="a segmentation network that is there already, instead of training one")
     train_most: int = Field(1000, ge=10, description="sub-volumes that it is trained on, at most")
     epochs: int = Field(30, ge=1, le=1000, description="epochs of its training, at most: it stops early")
-    probabilities: bool = Field(True, description="write the probability of each class beside the label volume")

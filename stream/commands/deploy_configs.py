@@ -20,8 +20,7 @@ from ..flow.settings import ConfigError, Place
 from .run import FOLDER, find, read
 
 if TYPE_CHECKING:
-    from ..beamlines.cryoem_picks import CryoemPicks
-    from ..beamlines.xfel_hits import XfelHits
+    from .run import AnySettings
 
 SCHEMA_LINE = re.compile(r"\A# yaml-language-server:.*\n#\n")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,50}")
@@ -41,6 +40,8 @@ READ = (
 )
 WRITTEN = (("files", "directory"), ("source", "journal"))
 FOLDERS = (("source", "directory"), ("source", "companion_directory"), ("files", "project"))
+#: These name a bundle, or the path of one.
+BUNDLES = (("model", "bundle"), ("segment", "bundle"))
 #: Those that name an array in a file, as ``file.h5:/path``.
 ARRAYS = tuple(("calibrate", word, *more) for word in ("dark", "gain", "noise", "mask") for more in ((), ("*",)))
 
@@ -143,7 +144,7 @@ def daemon(config: str, port: int | None, data: Path) -> Daemon:
     )
 
 
-def _endpoint(settings: XfelHits | CryoemPicks) -> str:
+def _endpoint(settings: AnySettings) -> str:
     return settings.source.endpoint if settings.source.kind in {"dectris", "karabo"} else ""
 
 
@@ -163,7 +164,7 @@ def _named(text: str) -> Iterator[tuple[Place, str]]:
         value = node.value
         if node.tag.endswith(":null"):
             continue
-        if fits(place, (*READ, *WRITTEN, *ARRAYS)) or (place == ("model", "bundle") and _is_file(value)):
+        if fits(place, (*READ, *WRITTEN, *ARRAYS)) or (place in BUNDLES and _is_file(value)):
             yield place, value
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 import yaml
@@ -25,13 +25,18 @@ from ..flow.settings import check as check_data
 if TYPE_CHECKING:
     from ..beamlines.cryoem_picks import CryoemPicks
     from ..beamlines.cryoem_picks import Daemon as PicksDaemon
+    from ..beamlines.cryoet_mining import CryoetMining
+    from ..beamlines.cryoet_mining import Daemon as MiningDaemon
     from ..beamlines.xfel_hits import Daemon as HitsDaemon
     from ..beamlines.xfel_hits import XfelHits
     from .reports import Report
 
+    AnySettings: TypeAlias = XfelHits | CryoemPicks | CryoetMining
+    AnyDaemon: TypeAlias = HitsDaemon | PicksDaemon | MiningDaemon
+
 log = logging.getLogger(__name__)
 
-BEAMLINES = ("xfel_hits", "cryoem_picks")
+BEAMLINES = ("xfel_hits", "cryoem_picks", "cryoet_mining")
 MOST_SHOWN = 60
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FOLDER = resources.files("beamsieve.config")
@@ -125,7 +130,7 @@ def schema(
         typer.echo(text)
 
 
-def settings_of(beamline: str) -> type[XfelHits] | type[CryoemPicks]:
+def settings_of(beamline: str) -> type[AnySettings]:
     """The settings of the beamline of that name; raises ``ConfigError``."""
     if beamline == "xfel_hits":
         from ..beamlines.xfel_hits import XfelHits
@@ -135,6 +140,10 @@ def settings_of(beamline: str) -> type[XfelHits] | type[CryoemPicks]:
         from ..beamlines.cryoem_picks import CryoemPicks
 
         return CryoemPicks
+    if beamline == "cryoet_mining":
+        from ..beamlines.cryoet_mining import CryoetMining
+
+        return CryoetMining
     close = difflib.get_close_matches(beamline, BEAMLINES, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise ConfigError([f"beamline: {beamline!r} is unknown; {hint}known: {', '.join(BEAMLINES)}"])
@@ -179,7 +188,7 @@ class Changed(Where):
         return f"--set {short}: {mistake[found.end() :]}"
 
 
-def read(config: str, changes: list[str]) -> tuple[XfelHits | CryoemPicks, Where]:
+def read(config: str, changes: list[str]) -> tuple[AnySettings, Where]:
     """Settings from a file, with ``name.of.field=value`` changes on top. Raises ``ConfigError``."""
     path = find(config)
     data, lines = read_yaml(path)
@@ -220,7 +229,7 @@ def places(place: Place, value: Any) -> Iterator[Place]:
         yield from places((*place, name), item)
 
 
-def place_of(settings: XfelHits | CryoemPicks) -> str:
+def place_of(settings: AnySettings) -> str:
     """What a daemon reads from, in words."""
     source = settings.source
     if source.kind == "folder":
@@ -243,7 +252,7 @@ def apply_change(data: Any, names: Place, value: Any, change: str) -> None:
     data[names[-1]] = value
 
 
-def build(settings: XfelHits | CryoemPicks, where: Where) -> tuple[HitsDaemon | PicksDaemon, Report]:
+def build(settings: AnySettings, where: Where) -> tuple[AnyDaemon, Report]:
     """The daemon of these settings, and what reports it; raises ``ConfigError``."""
     from .reports import HitReport, YieldReport
 
@@ -253,6 +262,12 @@ def build(settings: XfelHits | CryoemPicks, where: Where) -> tuple[HitsDaemon | 
 
         picks = cryoem_picks.build(settings, where, config=text)
         return picks, YieldReport(picks)
+    if settings.beamline == "cryoet_mining":
+        from ..beamlines import cryoet_mining
+        from .mining_report import MiningReport
+
+        mining = cryoet_mining.build(settings, where, config=text)
+        return mining, MiningReport(mining)
     from ..beamlines import xfel_hits
 
     hits = xfel_hits.build(settings, where, config=text)
