@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -45,10 +47,10 @@ def inside(volume: Volume, xyz: npt.ArrayLike) -> Bools:
 
 def standardised(found: Floats, good: Bools) -> tuple[Floats, Bools]:
     """Boxes (n, e, e, e) less their means, over their standard deviations, in place; those not good are 0."""
-    flat = found.reshape(len(found), -1)
+    flat = found.reshape(len(found), math.prod(found.shape[1:]))
     with np.errstate(invalid="ignore", over="ignore"):
         flat -= flat.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
-        spread = np.sqrt(np.einsum("ij,ij->i", flat, flat) / max(flat.shape[1], 1))
+        spread = np.sqrt(np.einsum("ij,ij->i", flat, flat) / flat.shape[1])
     good = np.asarray(good & np.isfinite(spread) & (spread > _LEAST), np.bool_)
     flat /= np.where(good, spread, 1)[:, None]
     flat[~good] = 0
