@@ -393,9 +393,9 @@ def test_a_record_that_was_written_again_is_read_again(tmp_path: Path) -> None:
     blobs = MiningBlobs(rows.get)
     with pytest.MonkeyPatch.context() as patch:
 
-        def counted(path: Path) -> MinedTomogram:
+        def counted(path: Path, **words: Any) -> MinedTomogram:
             reads.append(path)
-            return record.read(path)
+            return record.read(path, **words)
 
         patch.setattr(mining_blobs, "read", counted)
         first = said(blobs.blob("picks", found.id, {}))

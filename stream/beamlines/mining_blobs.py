@@ -42,10 +42,10 @@ class _Record:
 
     @property
     def nbytes(self) -> int:
-        """Of its slices, positions and codes."""
+        """Of its slices and columns."""
         picked, slices = self.found.picked, self.found.slices
         drawn = 0 if slices is None else sum(getattr(slices, plane).nbytes for plane in PLANES)
-        return drawn + picked.codes.nbytes + picked.rotation.nbytes + 32 * len(picked)
+        return drawn + picked.rotation.nbytes + 48 * len(picked)
 
 
 class MiningBlobs:
@@ -91,7 +91,7 @@ class MiningBlobs:
         if kept is not None:
             return kept.found
         try:
-            found = read(row.record)
+            found = read(row.record, codes=False)
         except BadData as error:
             log.info("%s", error.detail)
             return None

@@ -6,7 +6,7 @@
 //   net    net.js
 //   tools  {glance(tiles), title(text), shown()}
 //     glance([{key, label, value, unit, note, tone, big}])   the tiles at the top, after the daemon's state, at each snapshot:
-//            `value` and `note` are text; tone "" | "good" | "warn"; always the same keys in the same order
+//            `value` and `note` are text; tone "" | "good" | "warn"
 //     title(text)     the figure in the tab's title
 //     shown()         whether the tab is shown; expensive work waits while it is not
 // Everything else is imported: dom.js, charts.js, colours.js, histogram.js, viewer.js, review.js, control.js, flow.js.
@@ -93,8 +93,13 @@ function tile({ key, label, big }) {
   return el("div", { class: big ? "tile big" : "tile", dataset: { key } }, el("h2", { text: label }), number, el("p", { class: "note" }));
 }
 
-function dress(node, { value, unit = "", note = "", tone = "" }) {
-  const [, number, line] = node.children;
+function dress(node, { key, label, big, value, unit = "", note = "", tone = "" }) {
+  const [name, number, line] = node.children;
+  if (node.dataset.key !== key) {
+    node.dataset.key = key; // tiles that come later move those after them
+    setClass(node, "big", big);
+  }
+  setText(name, label);
   setText(number.children[0], value);
   setText(number.children[1], unit);
   setText(line, note);
