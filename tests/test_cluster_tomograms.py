@@ -73,7 +73,7 @@ def mine(folder: Path, name: str, codec: Codec, counts: tuple[int, int, int], se
     )
     path = Places(folder).record(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode(record, path, stem=name))
+    path.write_bytes(encode(record, stem=name))
 
 
 def run(*arguments: object) -> Result:

@@ -202,6 +202,29 @@ def test_numbers_are_never_used_twice() -> None:
     assert back.clusters.next_id == 6
 
 
+def test_the_next_number_is_remembered_when_the_last_clusters_are_gone() -> None:
+    codes, old = first()
+    old = replace(old, next_id=20)
+    same = regroup(codes, NET, old=old, k=4)
+    assert same is not None
+    assert same.clusters.next_id == 20
+    codes[:25, 5] += 4.0
+    made = regroup(codes, NET, old=same.clusters, k=5)
+    assert made is not None
+    assert 20 in made.clusters.ids
+    assert made.clusters.next_id == 21
+
+
+def test_each_sub_volume_of_a_bridge_counts_for_as_many_as_it_stands_for() -> None:
+    bridge, olds, news = table([[3, 2], [0, 1]])
+    flat = np.zeros((2, EDGE, EDGE, EDGE), "f4")
+    old = follow(None, centres(olds, [5, 1]), flat, NET).clusters
+    weight = np.array([1, 1, 1, 10, 10, 4], "i8")
+    made = follow(old, centres(news, [3, 24]), flat, NET, bridge=Bridge(bridge.before, bridge.after, weight))
+    assert made.shared.tolist() == [[3, 20], [0, 4]]
+    assert made.clusters.ids.tolist() == [3, 1]
+
+
 def table(shared: list[list[int]]) -> tuple[Bridge, list[Floats], list[Floats]]:
     """A bridge whose sub-volumes are shared out as the table says, and the centres of both sides."""
     olds = [10 * np.eye(6, dtype="f4")[i] for i in range(len(shared))]
@@ -251,6 +274,7 @@ def test_members_that_changed_under_a_number_are_told() -> None:
     assert (ids, found.marks()) == ([2, 3], {2: "membrane"})
     found, texts, ids = followed([[40, 0], [10, 1], [90, 0], [90, 0]], groups)
     assert "the mark membrane of cluster 1 is gone with it" in " ".join(texts)
+    assert found.marks() == {}
 
 
 def test_a_mark_whose_members_are_few_is_to_be_looked_at() -> None:
