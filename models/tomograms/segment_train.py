@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..bundle import Bundle, load_bundle
 from ..lanes import open_lane
 from ..progress import Lines
-from .bundles import VOXEL_A
+from .bundles import VOXEL_A, codec_network, segmenter_network
 from .labels import BACKGROUND, IGNORED, Labels
 from .nets import CHANNELS, Edss3d
 from .segment_plan import logits
@@ -51,7 +52,8 @@ class Options:
     ends, 0 for no limit. ``batch``: windows per step, 0: up to the published 128, fewer where an epoch would have less
     than 24 steps. ``rate`` of Adam. ``balance``: power of the inverse frequency that weighs a class. ``margin``: voxels
     at the faces of a window that are not counted, because zeros lie beside them. ``held``: share of validation windows.
-    ``reduced``: bfloat16 where torch allows it. ``threads``: of torch, 0 as it is set. ``training``: what the card
+    ``start``: a bundle to begin with, see ``begin_with``; nothing: random weights, as published. ``reduced``: bfloat16
+    where torch allows it. ``threads``: of torch, 0 as it is set. ``training``: what the card
     shall say of the data.
     """
 
@@ -65,6 +67,7 @@ class Options:
     balance: float = 0.5
     margin: int = 4
     held: float = 0.1
+    start: str = ""
     channels: int = CHANNELS
     voxel_a: float = VOXEL_A
     edge: int = 32
@@ -77,7 +80,7 @@ class Options:
 
     def identity(self) -> dict[str, Any]:
         """What must not change between a run and its continuation."""
-        kept = ("batch", "rate", "balance", "margin", "held", "channels", "voxel_a", "seed")
+        kept = ("batch", "rate", "balance", "margin", "held", "channels", "voxel_a", "seed", "start")
         return {name: value for name, value in asdict(self).items() if name in kept}
 
 
@@ -105,20 +108,55 @@ def weights(labels: Labels, classes: int, balance: float) -> Floats:
     return balanced
 
 
+def begin_with(net: Edss3d, bundle: Bundle, classes: Sequence[str]) -> None:
+    """Give ``net`` what a bundle has learned.
+
+    Of an autoencoder its two first layers, which are those of EDSS3D as well; of a segmentation all hidden layers, and
+    the last one's filters of those ``classes`` that it knows. Raises ``BundleError`` where it is neither,
+    ``ValueError`` where its layers have another width.
+    """
+    if bundle.card.output.kind == "codes":
+        codec = codec_network(bundle)
+        layers = {"first": codec.encoder.first, "second": codec.encoder.second}
+    else:
+        other = segmenter_network(bundle)
+        layers = {name: getattr(other, name) for name in ("first", "second", "third", "fourth", "fifth")}
+        known = bundle.card.output.classes
+        with torch.no_grad():
+            for row, name in enumerate(classes):
+                if name in known:
+                    net.last.weight[row] = other.last.weight[known.index(name)]
+                    _bias(net.last)[row] = _bias(other.last)[known.index(name)]
+    for name, layer in layers.items():
+        mine = getattr(net, name)
+        if mine.weight.shape != layer.weight.shape:
+            raise ValueError(
+                f"{bundle.path}: its layers have {len(layer.weight)} channels, needed are {len(mine.weight)}"
+            )
+        mine.load_state_dict(layer.state_dict())
+
+
+def _bias(layer: torch.nn.Conv3d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
+
+
 class Trainer:
     """The state of one training."""
 
-    def __init__(self, options: Options, data: Examples, classes: int) -> None:
-        self.options, self.data, self.classes = options, data, classes
+    def __init__(self, options: Options, data: Examples, classes: Sequence[str]) -> None:
+        self.options, self.data, self.classes = options, data, len(classes)
         self.device, _ = open_lane(options.device)
         torch.manual_seed(options.seed)
-        net = Edss3d(classes, options.channels)
+        net = Edss3d(len(classes), options.channels)
+        if options.start:
+            begin_with(net, load_bundle(options.start), classes)
         self.net = net.to(self.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(self.net.parameters(), lr=options.rate, betas=BETAS)
         self.held = split(data.tomogram, options.held, options.seed)
         self.rows = np.flatnonzero(~self.held)
         self.batch = options.batch or max(1, min(128, len(self.rows) // _STEPS))
-        self.weights = torch.from_numpy(weights(data.labels[self.rows], classes, options.balance)).to(self.device)
+        self.weights = torch.from_numpy(weights(data.labels[self.rows], len(classes), options.balance)).to(self.device)
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
 
@@ -244,7 +282,7 @@ def train_segments(
     if options.threads:
         torch.set_num_threads(options.threads)
     checkpoint = options.out / CHECKPOINT
-    trainer = Trainer(options, data, len(classes))
+    trainer = Trainer(options, data, classes)
     if options.resume and checkpoint.exists():
         trainer.load(checkpoint)
     began = time.monotonic()
