@@ -1,0 +1,134 @@
+"""Scores of one simulated tomogram: picks and their groups against truth, and voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..evaluate import cluster_scores
+from .labels import Decoder, LabelOptions, Painter
+from .mine import Mined
+from .segment_set import Marked
+from .simulator import Simulated
+from .truth import GROUPS, boxed, match, overlap, truth_of
+from .volume import Floats
+
+Labels: TypeAlias = npt.NDArray[np.uint8]
+Row: TypeAlias = dict[str, Any]
+_NAMES = tuple(GROUPS)
+_TILE = 48
+
+
+def mining_scores(made: Simulated, mined: Mined, truth: Labels, values: Labels, edge: int) -> Row:
+    """Of picks, whose true groups are ``truth`` (n,) and whose marks are ``values`` (n,); 0 is none of them.
+
+    ``homogeneity``, ``completeness`` (Rosenberg and Hirschberg 2007), ``rand`` (adjusted; Hubert and Arabie 1985): of
+    the marks, no mark being one more, against the true groups, the background being one more. ``groups``: of each, how
+    many picks are of it, share of them with its mark (``recall``), share of the marked that are of it (``precision``).
+    ``surface_voxels``: share of the membranes' voxels, those that no tilt shows left out, in boxes of picks so marked.
+    """
+    found: Row = {"picks": len(truth), "kept": int((values > 0).sum())}
+    if len(truth):
+        there = cluster_scores(truth.astype(np.int64), values.astype(np.int64), resamples=0)
+        back = cluster_scores(values.astype(np.int64), truth.astype(np.int64), resamples=0)
+        found |= {"homogeneity": there.homogeneity.value, "completeness": back.homogeneity.value}
+        found["rand"] = there.rand.value
+    found["groups"] = {name: _marked(truth == value, values == value) for value, name in enumerate(_NAMES, 1)}
+    shown = (truth_of(made) == 1 + _NAMES.index("membrane")) & ~made.hidden
+    inside = boxed(made.data.shape, mined.xyz[values == 1 + _NAMES.index("membrane")], edge)
+    found["surface_voxels"] = _share(int((shown & inside).sum()), int(shown.sum()))
+    found["particles"] = _particles(made, mined, values)
+    return found
+
+
+def _marked(true: npt.NDArray[np.bool_], given: npt.NDArray[np.bool_]) -> Row:
+    both = int((true & given).sum())
+    return {
+        "of": int(true.sum()),
+        "recall": _share(both, int(true.sum())),
+        "precision": _share(both, int(given.sum())),
+    }
+
+
+def _particles(made: Simulated, mined: Mined, values: Labels) -> Row:
+    """Ribosomes and other macromolecules found at half of their radius.
+
+    ``picked``: share with any pick there; ``recall``: with one that is marked as a globule; ``precision``: share of the
+    picks so marked that have a macromolecule there, ``ribosomes_only``: a ribosome.
+    """
+    of = made.particles
+    names = np.array(made.classes)[of.label]
+    radius = of.diameter_a / 2 / made.voxel_a / 2
+    marked = mined.xyz[values == 1 + _NAMES.index("globule")]
+    every = np.isin(names, GROUPS["globule"])
+    ribosomes = names == "ribosome"
+    all_picks, hits = match(mined.xyz, of.xyz[every], radius[every]), match(marked, of.xyz[every], radius[every])
+    only = match(marked, of.xyz[ribosomes], radius[ribosomes])
+    # Matched with all there are: a ribosome does not take the pick of the particle beside it.
+    own = ribosomes[every]
+    return {
+        "ribosomes": int(ribosomes.sum()),
+        "others": int((every & ~ribosomes).sum()),
+        "picked": _share(int(all_picks.true[own].sum()), int(own.sum())),
+        "recall": _share(int(hits.true[own].sum()), int(own.sum())),
+        "recall_others": _share(int(hits.true[~own].sum()), int((~own).sum())),
+        "precision": _share(int(hits.found.sum()), len(marked)),
+        "ribosomes_only": _share(int(only.found.sum()), len(marked)),
+    }
+
+
+def voxel_scores(made: Simulated, labels: Labels, kept: Floats, edge: int) -> Row:
+    """Dice (which is F1 of voxels), precision and recall of each group, three ways.
+
+    ``all``: every voxel counts. ``shown``: all but those of membranes that no tilt shows. ``kept``: as ``shown``, and
+    labels only in boxes about the positions ``kept`` (n, 3), x, y, z.
+    """
+    truth, shown = truth_of(made), ~made.hidden
+    inside = np.where(boxed(made.data.shape, kept, edge), labels, np.uint8(0)).astype(np.uint8)
+    return {
+        "all": dices(overlap(labels, truth)),
+        "shown": dices(overlap(labels, truth, shown)),
+        "kept": dices(overlap(inside, truth, shown)),
+    }
+
+
+def dices(counts: npt.NDArray[np.int64]) -> Row:
+    """By group, from ``truth.overlap``; None where there is nothing to divide by."""
+    return {
+        name: {
+            "dice": _share(2 * both, here + there),
+            "precision": _share(both, here),
+            "recall": _share(both, there),
+            "voxels": there,
+        }
+        for name, (both, here, there) in zip(_NAMES, counts.tolist(), strict=True)
+    }
+
+
+def labels_score(marking: Sequence[tuple[Simulated, Marked]], codec: Decoder, options: LabelOptions) -> Row:
+    """How good weak labels are: Dice of all that decoded volumes say of the marking tomograms, as ``shown`` above.
+
+    What a segmentation that learnt nothing but its labels would reach; tomograms must be of the working voxel size.
+    """
+    total = np.zeros((len(GROUPS), 3), np.int64)
+    for made, one in marking:
+        painter = Painter(one.xyz, one.values, codec, options, one.codes, one.centres, one.poses)
+        total += overlap(_painted(painter, made.data.shape), truth_of(made), ~made.hidden)
+    return dices(total)
+
+
+def _painted(painter: Painter, shape: tuple[int, ...]) -> Labels:
+    """Weak labels of a whole tomogram, tile by tile."""
+    corners = np.stack(np.meshgrid(*(np.arange(0, n, _TILE) for n in shape), indexing="ij"), -1).reshape(-1, 3)
+    found = np.zeros([-(-n // _TILE) * _TILE for n in shape], np.uint8)
+    for corner in corners.tolist():
+        middle = np.array([[at + _TILE // 2 for at in corner[::-1]]])
+        found[tuple(slice(at, at + _TILE) for at in corner)] = painter.labels(middle, _TILE)[0]
+    return found[tuple(slice(0, n) for n in shape)]
+
+
+def _share(hits: int, of: int) -> float | None:
+    return hits / of if of else None
