@@ -254,6 +254,22 @@ def test_a_mark_made_while_clusters_are_made_is_not_lost(
     assert record.counts == {"late": 6, "unmarked": 12}
 
 
+def test_a_tomogram_mined_anew_meanwhile_by_another_network_is_left_alone(
+    tmp_path: Path, networks: list[Codec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = networks[0]
+    mine(tmp_path, "TS_01", codec, (8, 6, 4))
+
+    def meanwhile(path: Path, clusters: Clusters) -> None:
+        mine(tmp_path, "TS_01", networks[1], (8, 6, 4))
+        write_clusters(path, clusters)
+
+    monkeypatch.setattr(cluster_run, "write_clusters", meanwhile)
+    done(tmp_path, "--k", 3, "--bundle", codec.bundle.path)
+    record = read(Places(tmp_path).record("TS_01"), slices=False)
+    assert (record.network, record.clusters_version, record.picked.cluster.any()) == ("net-2", 0, False)
+
+
 def test_a_signal_ends_it_before_anything_is_written(
     tmp_path: Path, networks: list[Codec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
