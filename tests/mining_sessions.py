@@ -8,7 +8,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from beamsieve.models.tomograms.bundles import untrained
+from beamsieve.models.tomograms.codec import Codec
+from beamsieve.stream.beamlines.cryoet_mining import CryoetMining
+from beamsieve.stream.beamlines.mining_bench import Bench, Benches, load_codec
+from beamsieve.stream.beamlines.mining_keeper import Keeper
+from beamsieve.stream.beamlines.mining_marks import Marks
+from beamsieve.stream.beamlines.mining_networks import COMMAND, Networks
+from beamsieve.stream.beamlines.mining_records import Records
+from beamsieve.stream.beamlines.mining_store import Store
+from beamsieve.stream.flow.metrics import Metrics
+from beamsieve.stream.flow.mined import Mined
 from beamsieve.stream.formats.mrc_write import MrcWriter
+from beamsieve.stream.sinks.picks.files import write_whole
+from beamsieve.stream.sinks.tomograms.mined import Kept, MinedTomogram, Picked
+from beamsieve.stream.sinks.tomograms.places import Places
+from beamsieve.stream.sinks.tomograms.record import encode
 from scipy import ndimage
 
 Floats = npt.NDArray[np.float32]
@@ -73,3 +87,83 @@ def settings(folder: Path, bundle: Path, **changes: Any) -> dict[str, Any]:
     for name, values in changes.items():
         blocks[name] = {**blocks.get(name, {}), **values}
     return {"beamline": "cryoet_mining", **blocks}
+
+
+def blobs(count: int, seed: int, kinds: int = 3) -> tuple[Floats, npt.NDArray[np.intp]]:
+    """Sub-volumes float32 (n, EDGE, EDGE, EDGE), each of mean 0 and s.d. 1, of a few kinds; and which each is of."""
+    random = np.random.default_rng(seed)
+    z, y, x = np.mgrid[:EDGE, :EDGE, :EDGE] - EDGE // 2
+    shapes = [np.hypot(np.hypot(z, y), x) < 5, abs(z) < 2, (abs(y) < 2) & (abs(x) < 2)][:kinds]
+    which = random.integers(0, kinds, count)
+    boxes = np.array([shapes[kind] for kind in which], np.float32).reshape(-1, EDGE, EDGE, EDGE) * 3
+    boxes += random.normal(0, 0.3, boxes.shape).astype(np.float32)
+    level = boxes - boxes.mean((1, 2, 3), keepdims=True)
+    return (level / level.std((1, 2, 3), keepdims=True)).astype(np.float32), which
+
+
+def write_record(folder: Path, name: str, codec: Codec, count: int, seed: int, keep: int = 20) -> npt.NDArray[np.intp]:
+    """A record of ``count`` such sub-volumes, encoded by ``codec``; which kind each is of."""
+    boxes, which = blobs(count, seed)
+    places = Places(folder)
+    rows = np.arange(min(keep, count), dtype=np.int32)
+    found = MinedTomogram(
+        name=name,
+        path=folder / name,
+        shape=SHAPE,
+        voxel_a=VOXEL_A,
+        working_voxel_a=VOXEL_A,
+        picked=Picked.of(
+            np.random.default_rng(seed).uniform(10, 38, (count, 3)).astype(np.float32),
+            np.ones(count, np.float32),
+            codec.encode(boxes),
+            error=codec.error(boxes),
+        ),
+        network=codec.name,
+        network_sha256=codec.sha256,
+        threshold=3.0,
+        edge=EDGE,
+        kept=Kept(rows, boxes[rows].astype(np.float16)),
+    )
+    path = places.record(name)
+    write_whole(path, encode(found, stem=places.stem(name)))
+    return which
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def session(folder: Path, bundle: Path, clock: Clock, command: tuple[str, ...] = (), **changes: Any) -> Keeper:
+    """The work in the background of a session in ``folder / "out"``, without a thread; begun."""
+    chosen = CryoetMining.model_validate(settings(folder, bundle, **changes))
+    metrics = Metrics("cryoet_mining")
+    metrics.mined = facts = Mined()
+    base = Bench(load_codec(chosen.model, str(bundle)))
+    benches = Benches(base, metrics)
+    directory = folder / "out"
+    directory.mkdir(exist_ok=True)
+    marks = Marks(directory, lambda: set(() if (c := benches.now.clusters) is None else c.ids.tolist()))
+    marks.look()
+    store = Store(directory, chosen.model, base)
+    found = store.bench(marks.groups)
+    benches.put(**{name: getattr(found, name) for name in Bench.__slots__})
+    networks = Networks(
+        store, chosen.model, chosen.clusters, chosen.segment, facts, clock=clock, command=command or COMMAND
+    )
+    records = Records(Places(directory), chosen.files)
+    keeper = Keeper(chosen.clusters, store, benches, marks, networks, records, facts, clock=clock)
+    keeper.begin()
+    return keeper
+
+
+def settle(keeper: Keeper, clock: Clock, seconds: float = 10.0) -> None:
+    """Let it do all there is to do within so many seconds of its clock."""
+    end = clock.now + seconds
+    while clock.now < end:
+        if not keeper.step():
+            clock.now += 1.0
