@@ -75,12 +75,12 @@ def emulate_tomograms(
     with explained(), stopping() as stop, ProgressLine(quiet) as line:
         if clean and truth is None:
             raise ValueError("--clean: needs --truth, the folder it goes to")
-        options = _options(shape, voxel_a, snr, classes, maps or [])
         kinds = _kinds(hostile, tuple(MANNERS))
         manner: Literal["plain", "renamed"] = "renamed" if renamed else "plain"
         session = Session(
             out, count, every, kinds, manner, change_after, truth, clean, f".{suffix.value}", stored.value
         )
+        options = _options(shape, voxel_a, snr, classes, maps or [])
         began = time.monotonic()
         writer = TomogramWriter(session, _simulator(options, seed), tell=line.say)
         writer.run(stop)
