@@ -123,8 +123,12 @@ def _legend(found: MinedTomogram, fractions: dict[str, float]) -> list[tuple[int
     lines = []
     for at, name in enumerate(found.classes, 1):
         share = f", {100 * fractions[name]:.2g} % of the voxels" if name in fractions else ""
-        lines.append((at, f"{name}: {counts[name]} sub-volumes{share}"))
-    return [*lines, (0, f"{UNMARKED}: {counts[UNMARKED]} sub-volumes")]
+        lines.append((at, f"{name}: {_many(counts[name])}{share}"))
+    return [*lines, (0, f"{UNMARKED}: {_many(counts[UNMARKED])}")]
+
+
+def _many(count: int) -> str:
+    return f"{count} sub-volume{'' if count == 1 else 's'}"
 
 
 def _words(
