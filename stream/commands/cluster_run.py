@@ -14,9 +14,9 @@ from ...models.tomograms.cluster import Progress, quiet
 from ...models.tomograms.follow import Bridge, Followed
 from ...models.tomograms.groups import Groups
 from ...models.tomograms.regroup import boxes_bridge, regroup
-from ...models.tomograms.sheet import sheet
+from ..beamlines.mining_store import SHEET, write_sheets
 from ..flow.frame import BadData
-from ..sinks.picks.files import sweep, write_whole
+from ..sinks.picks.files import sweep
 from ..sinks.tomograms.again import noted_settings, relabel_and_export, write_session_tables
 from ..sinks.tomograms.marks import GroupsFile, claimed
 from ..sinks.tomograms.places import Places
@@ -27,7 +27,6 @@ from .tomogram_records import Mined, codec_of, kept_in, of_one_network, old_code
 if TYPE_CHECKING:
     from ...models.tomograms.codec import Codec
 
-SHEET = "clusters.png"
 DAEMON = "another process makes the clusters of this session"
 
 
@@ -113,7 +112,7 @@ def _written(
     # Not the groups as they were read: a person may have marked some meanwhile.
     groups = file.change(followed.marks)
     _label(directory, records, clusters, groups, progress)
-    sheets = _sheets(directory, clusters, groups)
+    sheets = tuple(write_sheets(directory, clusters, groups))
     notes = [followed.note] if followed.note else []
     files = (directory / NAME, file.path, *sheets)
     notes += _unknown(file.path, clusters, groups)
@@ -136,7 +135,7 @@ def marked(
             return Made(directory, clusters, groups, (), tuple(notes), 0, (), (file.path,))
         records = [one for one in records_in(directory) if one.sha256 == clusters.network]
         _label(directory, records, clusters, groups, progress or quiet)
-        sheets = _sheets(directory, clusters, groups)
+        sheets = tuple(write_sheets(directory, clusters, groups))
     return Made(directory, clusters, groups, (), tuple(notes), len(records), sheets, (file.path, *sheets))
 
 
@@ -181,21 +180,6 @@ def _label(directory: Path, records: Sequence[Mined], clusters: Clusters, groups
             )
         progress("write classes", at, len(records))
     write_session_tables(settings, places)
-
-
-def _sheets(directory: Path, clusters: Clusters, groups: Groups) -> tuple[Path, ...]:
-    """Write the contact sheet, ``clusters.png``, with further pages ``clusters-2.png``; old further pages go."""
-    if not len(clusters):
-        return ()
-    title = f"{len(clusters)} clusters of {int(clusters.counts.sum())} sub-volumes, version {clusters.version}"
-    pages = sheet(clusters, groups, title=f"{title}; network {clusters.name}")
-    paths = [directory / SHEET] + [directory / f"clusters-{n}.png" for n in range(2, len(pages) + 1)]
-    for path, page in zip(paths, pages, strict=True):
-        write_whole(path, page)
-    for path in directory.glob("clusters-*.png"):
-        if path not in paths and path.stem.removeprefix("clusters-").isdecimal():
-            path.unlink(missing_ok=True)
-    return tuple(paths)
 
 
 def _unknown(path: Path, clusters: Clusters, groups: Groups) -> list[str]:
