@@ -47,8 +47,8 @@ def save_codec(
     ``scores``: free mappings for the card; JSON must hold them. Raises ``OSError`` where ``directory`` cannot be
     written.
     """
-    edge, channels, codes = codec_shape(net.state_dict())
-    ready = Autoencoder3D(edge, channels, codes)
+    edge, channels, codes, smooth = codec_shape(net.state_dict())
+    ready = Autoencoder3D(edge, channels, codes, smooth)
     ready.load_state_dict(net.state_dict())
     card = _card(
         edge,
@@ -157,11 +157,11 @@ def expect_kind(bundle: Bundle, kind: str) -> Bundle:
     return bundle
 
 
-def codec_shape(weights: Mapping[str, Tensor]) -> tuple[int, int, int]:
-    """Edge, channels and length of the code of an autoencoder, read off its weights."""
+def codec_shape(weights: Mapping[str, Tensor]) -> tuple[int, int, int, float]:
+    """Edge, channels, length of the code and smoothing of an autoencoder, read off its weights."""
     codes, pooled = weights["encoder.dense.weight"].shape
     channels = weights["encoder.first.weight"].shape[0]
-    return POOLED * round((pooled / channels) ** (1 / 3)), channels, codes
+    return POOLED * round((pooled / channels) ** (1 / 3)), channels, codes, float(weights["smooth"])
 
 
 def segmenter_shape(weights: Mapping[str, Tensor]) -> tuple[int, int]:

@@ -4,6 +4,9 @@ Layers are the published ones: 3 x 3 x 3 convolutions with zeros around, 2 x 2 x
 ReLU after every hidden layer and after the code. The paper gives 32 filters for the autoencoder's layers, and not how
 EDSS3D's layers are placed: here each pool and each up-sampling stands between two of its five convolutions, so that the
 fifth works at full size.
+
+One thing is not published: an autoencoder may smooth sub-volumes by a fixed Gaussian first. A code of 32 numbers cannot
+hold what is finer, but noise of a tomogram is mostly there, and hides from training what there is to learn.
 """
 
 from __future__ import annotations
@@ -54,8 +57,13 @@ class Encoder3D(nn.Module):
 
     def forward(self, boxes: Tensor) -> Tensor:
         """See the class."""
+        return functional.relu(self.before(boxes))
+
+    def before(self, boxes: Tensor) -> Tensor:
+        """The code before its ReLU."""
         maps = _pooled(self.second(_pooled(self.first(boxes))))
-        return functional.relu(self.dense(maps.flatten(1)))
+        found: Tensor = self.dense(maps.flatten(1))
+        return found
 
 
 class Decoder3D(nn.Module):
@@ -80,33 +88,59 @@ class Decoder3D(nn.Module):
         return found
 
 
+def blur(edge: int, smooth: float) -> Tensor:
+    """The matrix (e, e) that smooths an axis by a Gaussian of ``smooth`` voxels, mirrored beyond its ends."""
+    at = torch.arange(edge)
+    weights = torch.exp(-0.5 * ((torch.arange(-edge, 2 * edge) - at[:, None]) / smooth) ** 2)
+    before, within, after = weights.split(edge, 1)
+    found = within + before.flip(1) + after.flip(1)
+    return found / found.sum(1, keepdim=True)
+
+
 class Autoencoder3D(nn.Module):
     """``forward`` gives the reconstruction of sub-volumes (n, 1, e, e, e); ``encode`` and ``decode`` are its halves.
 
     ``edge``: e in voxels, a multiple of 4. ``channels``: filters of the hidden layers. ``codes``: numbers in a code.
-    It can be scripted, and the script keeps ``encode`` and ``decode``.
+    ``smooth``: standard deviation, in voxels, of a Gaussian that ``encode`` applies first, and that is then missing
+    from the reconstruction, too; 0: none, as published. Inside, what is smoothed is multiplied by ``gain``, so that it
+    varies by about 1, and the reconstruction is divided by it. It can be scripted: the script keeps both halves.
     """
 
-    def __init__(self, edge: int = 32, channels: int = CHANNELS, codes: int = CODES) -> None:
+    def __init__(
+        self, edge: int = 32, channels: int = CHANNELS, codes: int = CODES, smooth: float = 0.0, gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.encoder = Encoder3D(edge, channels, codes)
         self.decoder = Decoder3D(edge, channels, codes)
+        self.smooths = smooth > 0
+        self.register_buffer("smooth", torch.tensor(float(smooth)))
+        self.register_buffer("gain", torch.tensor(float(gain)))
+        self.register_buffer("axis", blur(edge, smooth) if smooth > 0 else torch.eye(edge))
 
     def forward(self, boxes: Tensor) -> Tensor:
         """See the class."""
         return self.decode(self.encode(boxes))
 
     @torch.jit.export
+    def smoothed(self, boxes: Tensor) -> Tensor:
+        """Sub-volumes as the encoder is given them, (n, 1, e, e, e)."""
+        if not self.smooths:
+            return boxes * self.gain
+        found = torch.matmul(boxes, self.axis.t() * self.gain)
+        found = torch.matmul(self.axis, found)
+        return torch.matmul(self.axis, found.flatten(3)).reshape(boxes.shape)
+
+    @torch.jit.export
     def encode(self, boxes: Tensor) -> Tensor:
         """Codes (n, ``codes``) >= 0 of sub-volumes (n, 1, e, e, e)."""
-        codes: Tensor = self.encoder(boxes)
+        codes: Tensor = self.encoder(self.smoothed(boxes))
         return codes
 
     @torch.jit.export
     def decode(self, codes: Tensor) -> Tensor:
         """Sub-volumes (n, 1, e, e, e) of codes (n, ``codes``)."""
         boxes: Tensor = self.decoder(codes)
-        return boxes
+        return boxes / self.gain
 
 
 class Edss3d(nn.Module):
