@@ -253,6 +253,18 @@ def test_what_is_marked_later_is_followed_by_exports_and_tables(tmp_path: Path) 
     assert [entry["name"] for entry in eman["class_list"].values()] == ["carbon edge"]
 
 
+def test_exports_follow_also_where_no_file_comes_or_goes(tmp_path: Path) -> None:
+    sink, clock = opened(tmp_path, formats=("csv",))
+    sink.write([result(mined())])
+    sink.flush()
+    path = tmp_path / "session/TS_01.mrc.h5"
+    record.relabel(path, np.arange(6), 2 - np.arange(6) % 3, classes=CLASSES, clusters_version=2)
+    clock.now += 11
+    sink.flush()
+    lines = (tmp_path / "csv/TS_01.csv").read_text().splitlines()
+    assert [line.split(",")[-1] for line in lines[1:4]] == ["ribosome-like", "membrane", ""]
+
+
 def test_a_command_marks_and_everything_follows(tmp_path: Path) -> None:
     sink, _ = opened(tmp_path, min_free_gb=0.5)
     sink.write([result(mined())])
