@@ -93,7 +93,7 @@ def cluster(
     scale = np.ones(good.shape[1], np.float32) if weights is None else np.asarray(weights, np.float32)
     number = max(1, min(k, len(good) // 2))
     middles, finished = _best(good * scale, number, seed, restarts, stop, progress)
-    return _centres(good, scale, cdist(good * scale, middles).argmin(1), k, finished)
+    return _centres(good, scale, _nearest(good * scale, middles)[0], k, finished)
 
 
 def assign(codes: Floats, centres: Centred) -> tuple[Ints, Floats]:
@@ -105,14 +105,21 @@ def assign(codes: Floats, centres: Centred) -> tuple[Ints, Floats]:
     if codes.ndim != 2 or codes.shape[1] != centres.codes.shape[1]:
         raise ValueError(f"codes {codes.shape}: the clusters are of codes of {centres.codes.shape[1]} values")
     row, distance = np.full(len(codes), NONE, np.int32), np.full(len(codes), np.inf, np.float32)
-    good = np.asarray(np.isfinite(codes).all(axis=1))
-    target = centres.codes * centres.weights
-    for first in range(0, len(codes) if len(target) else 0, _AT_ONCE):
-        some = np.flatnonzero(good[first : first + _AT_ONCE]) + first
+    good = np.flatnonzero(np.asarray(np.isfinite(codes).all(axis=1)))
+    if len(centres.codes):
+        row[good], distance[good] = _nearest(codes[good] * centres.weights, centres.codes * centres.weights)
+    return row, distance
+
+
+def _nearest(scaled: Floats, middles: Floats) -> tuple[Ints, Floats]:
+    """Row and distance of the nearest centre, some codes at a time."""
+    row, distance = np.empty(len(scaled), np.int32), np.empty(len(scaled), np.float32)
+    for first in range(0, len(scaled), _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
         # Not by a matrix product: its rounding depends on how many codes there are, and so would ties.
-        far = cdist(codes[some] * centres.weights, target)
+        far = cdist(scaled[some], middles)
         row[some] = far.argmin(1)
-        distance[some] = far[np.arange(len(some)), row[some]]
+        distance[some] = far[np.arange(len(far)), row[some]]
     return row, distance
 
 
@@ -159,7 +166,7 @@ def _lloyd(codes: Floats, middles: Floats, stop: Callable[[], bool]) -> tuple[Fl
     return middles, inertia, True
 
 
-def _centres(codes: Floats, weights: Floats, label: npt.NDArray[np.intp], wanted: int, finished: bool) -> Centres:
+def _centres(codes: Floats, weights: Floats, label: Ints, wanted: int, finished: bool) -> Centres:
     """What the members say of their clusters, the largest first; those without members are dropped."""
     counts = np.bincount(label)
     sums = np.zeros((len(counts), codes.shape[1]))

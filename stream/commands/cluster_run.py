@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...models.progress import Lines
 from ...models.tomograms.book import NAME, Clusters, ClustersError, Event, read_clusters, write_clusters
-from ...models.tomograms.cluster import Progress, quiet
+from ...models.tomograms.cluster import Progress
 from ...models.tomograms.follow import Bridge, Followed
 from ...models.tomograms.groups import Groups
 from ...models.tomograms.regroup import boxes_bridge, regroup
@@ -69,7 +70,7 @@ def clustered(directory: Path, options: Options, stop: Callable[[], bool], progr
 
     Raises ``ValueError`` for what cannot be clustered, ``BadData`` and ``OSError`` for files.
     """
-    progress = progress or quiet
+    progress = progress or Lines()
     with claimed(directory) as mine:
         if not mine:
             raise ValueError(f"{directory}: {DAEMON}, a daemon perhaps: it takes marks (--mark), or stop it first")
@@ -134,7 +135,7 @@ def marked(
             notes.append(f"{DAEMON} and takes the marks from {file.path}; records and {SHEET} follow")
             return Made(directory, clusters, groups, (), tuple(notes), 0, (), (file.path,))
         records = [one for one in records_in(directory) if one.sha256 == clusters.network]
-        _label(directory, records, clusters, groups, progress or quiet)
+        _label(directory, records, clusters, groups, progress or Lines())
         sheets = tuple(write_sheets(directory, clusters, groups))
     return Made(directory, clusters, groups, (), tuple(notes), len(records), sheets, (file.path, *sheets))
 

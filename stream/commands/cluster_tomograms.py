@@ -49,10 +49,10 @@ def cluster_tomograms(
 ) -> None:
     """Put all sub-volumes of a session into clusters anew, or mark clusters as groups such as membrane.
 
-    Clusters keep their numbers and marks where they continue earlier ones. Writes clusters.h5, groups.yaml (to be
-    edited by hand as well), the contact sheet clusters.png, and clusters and classes into the tomograms' records. With
-    --mark, --unmark or --list no clusters are made. While a daemon runs on this folder it makes the clusters itself;
-    marks it takes at once.
+    Clusters keep their numbers and marks where they continue earlier ones. Written are clusters.h5, groups.yaml, which
+    people edit as well, the contact sheet clusters.png, and clusters and classes in all that was written of the
+    tomograms. With --mark, --unmark or --list no clusters are made. While a daemon runs on this folder it makes them
+    itself, and takes marks within seconds.
 
     Exit code 0: done. 1: a file is damaged, or cannot be written. 2: a wrong option, or nothing to make clusters of.
     143: stopped by a signal, before anything was written.
