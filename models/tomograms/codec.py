@@ -1,4 +1,4 @@
-"""Sub-volumes to codes and back: a bundle of an Autoencoder3D, run batch by batch."""
+"""Sub-volumes to codes and back: a bundle of an Autoencoder3D, run in the fastest way that gives the same codes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ..bundle import Bundle, load_bundle
 from ..lanes import open_lane
 from ..runner import usable_cores
 from .bundles import codec_network
+from .codec_plans import Half, Plan, choose
 from .volume import Floats
 
 
@@ -42,48 +42,62 @@ class Codec:
         self.device, _ = open_lane(device)
         self.threads, self.batch = threads or usable_cores(), batch
         self._net.to(self.device)
+        self._plan: Plan | None = None
         self._turn = threading.Lock()
 
     def warm_up(self) -> str:
-        """Run it once; says on what it runs."""
-        torch.set_num_threads(self.threads)
-        self.error(np.zeros((1, self.edge, self.edge, self.edge), np.float32))
-        return f"{self.name} on {self.device}"
+        """Find the fastest way that gives the codes of the network as trained, and say which, and how fast it is.
+
+        Else the first call does it. Call it in the thread that will encode: torch keeps its workers per calling thread.
+        Raises ``BundleError`` (``tolerance``) where the device does not give them.
+        """
+        with self._turn:
+            plan = self._ready()
+        return f"{self.name} on {self.device} ({self.threads} threads), {plan}"
 
     def encode(self, boxes: npt.NDArray[np.floating]) -> Floats:
-        """Codes (n, 32) float32 of sub-volumes (n, e, e, e), each of mean 0 and standard deviation 1 (``boxes``)."""
-        self._check(boxes)
-        found = np.empty((len(boxes), self.codes), np.float32)
-        with self._turn, torch.inference_mode():
-            for some in self._pieces(len(boxes)):
-                found[some] = self._net.encode(self._there(boxes[some])[:, None]).cpu().numpy()
-        return found
+        """Codes (n, 32) float32 of sub-volumes (n, e, e, e), each of mean 0 and standard deviation 1 (``boxes``).
+
+        What comes out for a sub-volume does not depend on those beside it.
+        """
+        edge = self.edge
+        if boxes.ndim != 4 or boxes.shape[1:] != (edge, edge, edge):
+            raise ValueError(f"sub-volumes: {boxes.shape} is not (n, {edge}, {edge}, {edge})")
+        with self._turn:
+            return self._run(self._ready().encode, boxes[:, None], (self.codes,))
 
     def decode(self, codes: npt.NDArray[np.floating]) -> Floats:
-        """Sub-volumes (n, e, e, e) float32 of codes (n, 32)."""
+        """Sub-volumes (n, e, e, e) float32 of codes (n, 32), in units of the sub-volumes that were encoded."""
         if codes.ndim != 2 or codes.shape[1] != self.codes:
             raise ValueError(f"codes: {codes.shape} is not (n, {self.codes})")
-        found = np.empty((len(codes), self.edge, self.edge, self.edge), np.float32)
-        with self._turn, torch.inference_mode():
-            for some in self._pieces(len(codes)):
-                found[some] = self._net.decode(self._there(codes[some]))[:, 0].cpu().numpy()
-        return found
+        with self._turn:
+            return self._run(self._ready().decode, codes, (1, *(self.edge,) * 3))[:, 0]
 
     def error(self, boxes: npt.NDArray[np.floating]) -> Floats:
-        """Mean squared error (n,) float32 of each sub-volume's reconstruction."""
+        """Mean squared error (n,) float32 of each sub-volume's reconstruction: 1 where nothing is reconstructed."""
         found = np.empty(len(boxes), np.float32)
-        for some in self._pieces(len(boxes)):
+        for first in range(0, len(boxes), self.batch):
+            some = slice(first, first + self.batch)
             back = self.decode(self.encode(boxes[some]))
             found[some] = np.square(back - boxes[some]).mean((1, 2, 3))
         return found
 
-    def _pieces(self, count: int) -> list[slice]:
-        return [slice(first, min(first + self.batch, count)) for first in range(0, count, self.batch)]
+    def _ready(self) -> Plan:
+        if self._plan is None:
+            if self.device.type == "cpu":
+                torch.set_num_threads(self.threads)
+            self._plan = choose(self._net, self.batch, self.bundle.card.tolerance.float32)
+        return self._plan
 
-    def _there(self, array: npt.NDArray[np.floating]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
-
-    def _check(self, boxes: npt.NDArray[np.floating]) -> None:
-        edge = self.edge
-        if boxes.ndim != 4 or boxes.shape[1:] != (edge, edge, edge):
-            raise ValueError(f"sub-volumes: {boxes.shape} is not (n, {edge}, {edge}, {edge})")
+    def _run(self, half: Half, given: npt.NDArray[np.floating], shape: tuple[int, ...]) -> Floats:
+        """Piece by piece, the last one filled up: another size would be computed, and rounded, another way."""
+        assert self._plan is not None
+        piece, found = self._plan.piece, np.empty((len(given), *shape), np.float32)
+        host = np.zeros((piece, *given.shape[1:]), np.float32)
+        with torch.inference_mode():
+            for first in range(0, len(given), piece):
+                some = given[first : first + piece]
+                host[: len(some)] = some
+                answer = half(torch.from_numpy(host).to(self.device))
+                found[first : first + piece] = answer[: len(some)].cpu().numpy()
+        return found
