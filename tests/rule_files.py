@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from beamsieve.stream.flow.classed import Classed
+from beamsieve.stream.flow.mined import Mined, MinedTomogram
+from beamsieve.stream.flow.operation import Operation
 
 ROOT = Path(__file__).parents[1]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -75,6 +78,21 @@ def product_metrics() -> frozenset[str]:
             name, histogram = match.groups()
             found |= {f"{name}{end}" for end in ("_bucket", "_sum", "_count")} if histogram else {name}
     return frozenset(found)
+
+
+@cache
+def new_metrics() -> frozenset[str]:
+    """Metrics of operation, 2-D classes and tomograms, as the code gives them, should the reference come later."""
+    operation = Operation()
+    operation.threshold, operation.free_bytes = lambda: 0.5, lambda: 1.0
+    operation.run("a", "b")
+    operation.shadowed([(True, True)])
+    classed, mined = Classed(), Mined()
+    classed.model("classes2d-general", "0123456789ab", tuned=False)
+    mined.model("tomograms-general", "0123456789ab", trained=False)
+    mined.add(MinedTomogram({"membrane": 1}, 0.5, {"pick": 1.0}, voxels={"membrane": 0.1}))
+    families = (*operation.collect(), *classed.collect(), *mined.collect())
+    return frozenset(sample.name for family in families for sample in family.samples)
 
 
 @dataclass(frozen=True)

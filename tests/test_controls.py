@@ -57,7 +57,16 @@ def test_a_change_is_written_down_and_stands_while_the_configuration_says_the_sa
     assert [json.loads(text)["new"] for text in again.texts(1)] == [True, 0.3]
     assert [json.loads(text)["new"] for text in again.standing_texts()] == [True, 0.3]
     changes = {sample.labels["what"]: sample.value for sample in _samples(operation, "beamsieve_changes_total")}
-    assert changes == {"threshold": 2, "pause": 1, "run": 0, "model": 0, "candidate": 0, "class": 0}
+    assert changes == {
+        "threshold": 2,
+        "pause": 1,
+        "run": 0,
+        "model": 0,
+        "candidate": 0,
+        "class": 0,
+        "group": 0,
+        "clusters": 0,
+    }
 
 
 def test_what_cannot_be_written_down_is_not_changed(tmp_path: Path) -> None:

@@ -9,15 +9,23 @@ from __future__ import annotations
 import json
 import math
 import re
+import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from beamsieve.tests.prometheus_server import Prometheus, Sample, scraping
-from beamsieve.tests.rule_files import OWN, REFERENCE, alerts, names_in, product_metrics, records
+from beamsieve.stream.flow.frame import Frame, Key, Outcome, Result
+from beamsieve.stream.flow.metrics import Metrics
+from beamsieve.stream.flow.mined import Mined, MinedTomogram
+from beamsieve.stream.live.access import Access
+from beamsieve.stream.live.server import LiveServer
+from beamsieve.tests.prometheus_server import Prometheus, Sample, Target, scraping
+from beamsieve.tests.rule_files import OWN, REFERENCE, alerts, names_in, new_metrics, product_metrics, records
 from beamsieve.tests.running_daemons import Both, Running, both_running
 
 pytest.importorskip("grafana_foundation_sdk", reason="needs grafana-foundation-sdk")
@@ -30,7 +38,14 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 XFEL, CRYO, FLEET, DAEMON = "beamsieve-xfel", "beamsieve-cryoem", "beamsieve-fleet", "beamsieve-daemon"
-NAMES = {"xfel-run.json": XFEL, "cryoem-session.json": CRYO, "fleet.json": FLEET, "daemon.json": DAEMON}
+TOMO = "beamsieve-cryoet"
+NAMES = {
+    "xfel-run.json": XFEL,
+    "cryoem-session.json": CRYO,
+    "cryoet-session.json": TOMO,
+    "fleet.json": FLEET,
+    "daemon.json": DAEMON,
+}
 # Okabe and Ito's colours, grey, and the theme's own colour of text.
 PALETTE = {"#0072B2", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#8E8E8E", "text"}
 # What the editor writes and the kit's model of an annotation lacks.
@@ -170,7 +185,7 @@ def test_panels_lie_side_by_side(name: str) -> None:
 
 @EACH
 def test_every_metric_exists(name: str) -> None:
-    known = product_metrics() | {rule.name for rule in records()} | OWN
+    known = product_metrics() | new_metrics() | {rule.name for rule in records()} | OWN
     for question in questions(told(name)):
         found = set(re.findall(r"\b([a-zA-Z_:][\w:]*)\s*\{", re.sub(r'"[^"]*"', '""', question.expr)))
         assert found | names_in(question.expr) <= known | {"ALERTS"}, question
@@ -224,9 +239,50 @@ def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         yield running
 
 
+@contextmanager
+def mining(every_s: float = 0.5) -> Iterator[Target]:
+    """The metrics of a daemon of tomograms, told by hand: a tomogram every half second, and one training."""
+    metrics, mined, over = Metrics("cryoet_mining"), Mined(), threading.Event()
+    metrics.mined = mined
+    metrics.model(name="tomograms-general", version="1", hash="0123456789ab", device="cpu", dtype="float32")
+    metrics.operation.run("session", "")
+    mined.model("tomograms-general", "0123456789ab", trained=False)
+    mined.clusters({"": 90, "membrane": 6, "ribosome-like": 4})
+    mined.mode("annotate")
+    mined.training("codes", "done")
+
+    def tell() -> None:
+        frame = Frame(Key("session", 0), np.zeros((1, 1), np.float32), 0.0, 0.0)
+        classes, seconds = {"membrane": 5, "ribosome-like": 3, "": 40}, {"pick": 3.0, "encode": 2.0, "segment": 9.0}
+        while not over.wait(every_s):
+            metrics.read(1, 1_000_000)
+            metrics.waiting({"settling": 1, "queued": 2}, 30.0)
+            mined.add(MinedTomogram(classes, 0.5, seconds, "0123456789ab", {"background": 0.9, "membrane": 0.1}))
+            metrics.ended([Result(frame, Outcome.ACCEPTED, 1.0, "mining", 1.0, {})])
+
+    server = LiveServer(
+        host="127.0.0.1", port=0, metrics=metrics, problems=list, page=None, access=Access(host="127.0.0.1", token="")
+    )
+    thread = threading.Thread(target=tell)
+    thread.start()
+    try:
+        yield Target(f"127.0.0.1:{server.port}", "cryoet_mining")
+    finally:
+        over.set()
+        thread.join()
+        server.close()
+
+
 @pytest.fixture(scope="module")
-def prometheus(daemons: Both) -> Iterator[Prometheus]:
-    with scraping(daemons.targets) as server:
+def tomograms() -> Iterator[str]:
+    """The address of its metrics."""
+    with mining() as target:
+        yield target.address
+
+
+@pytest.fixture(scope="module")
+def prometheus(daemons: Both, tomograms: str) -> Iterator[Prometheus]:
+    with scraping([*daemons.targets, Target(tomograms, "cryoet_mining")]) as server:
         server.wait("rate(beamsieve_score_count[1m]) > 0")
         acts(daemons.hits, daemons.hits.config.parent / "hits")
         server.wait("rate(beamsieve_picks_per_micrograph_count[1m]) > 0")
@@ -237,10 +293,10 @@ def prometheus(daemons: Both) -> Iterator[Prometheus]:
         yield server
 
 
-def chosen(uid: str, daemons: Both) -> dict[str, str]:
+def chosen(uid: str, daemons: Both, tomograms: str) -> dict[str, str]:
     """The variables as a person sets them first."""
-    daemon = {XFEL: daemons.hits, CRYO: daemons.picks, DAEMON: daemons.hits}.get(uid)
-    return values_for(daemon.target.address if daemon else ".*")
+    hits, picks = daemons.hits.target.address, daemons.picks.target.address
+    return values_for({XFEL: hits, CRYO: picks, DAEMON: hits, TOMO: tomograms}.get(uid, ".*"))
 
 
 def answered(prometheus: Prometheus, question: Question, values: dict[str, str]) -> list[Sample]:
@@ -254,12 +310,12 @@ def answered(prometheus: Prometheus, question: Question, values: dict[str, str])
 
 
 @EACH
-def test_every_query_is_answered(name: str, prometheus: Prometheus, daemons: Both) -> None:
-    values, wrong = chosen(told(name)["uid"], daemons), []
+def test_every_query_is_answered(name: str, prometheus: Prometheus, daemons: Both, tomograms: str) -> None:
+    values, wrong = chosen(told(name)["uid"], daemons, tomograms), []
     for question in questions(told(name)):
         found = answered(prometheus, question, values)
-        if question.what == "annotation" and question.title == "Threshold" and question.dashboard == CRYO:
-            continue  # nobody changes the microscope's
+        if question.what == "annotation" and question.title == "Threshold" and question.dashboard in (CRYO, TOMO):
+            continue  # nobody changes the microscopes'
         where = XFEL if question.what == "annotation" else question.dashboard
         why = EMPTY.get((where, question.title, question.ref))
         if why is None and not found:
@@ -278,24 +334,25 @@ def test_what_is_not_answered_is_asked() -> None:
     assert set(EMPTY) <= asked
 
 
-def test_variables_offer_what_there_is(prometheus: Prometheus, daemons: Both) -> None:
+def test_variables_offer_what_there_is(prometheus: Prometheus, daemons: Both, tomograms: str) -> None:
     offered: dict[tuple[str, str], set[str]] = {}
     for name, uid in NAMES.items():
         for question in questions(told(name)):
             if question.what == "variable":
-                found = answered(prometheus, question, chosen(uid, daemons))
+                found = answered(prometheus, question, chosen(uid, daemons, tomograms))
                 offered[uid, question.title] = {sample.labels[question.ref] for sample in found}
     hits, picks = daemons.hits.target.address, daemons.picks.target.address
     assert offered[XFEL, "daemon"] == {hits}
     assert offered[CRYO, "daemon"] == {picks}
-    assert offered[FLEET, "daemon"] == offered[DAEMON, "daemon"] == {hits, picks}
-    assert offered[FLEET, "model"] == {"hits-resnet10", "particles-ribosome"}
+    assert offered[TOMO, "daemon"] == {tomograms}
+    assert offered[FLEET, "daemon"] == offered[DAEMON, "daemon"] == {hits, picks, tomograms}
+    assert offered[FLEET, "model"] == {"hits-resnet10", "particles-ribosome", "tomograms-general"}
     assert offered[XFEL, "model"] == {"hits-resnet10"}
     assert all(offered[uid, "instrument"] == {"test"} for uid in NAMES.values())
     assert len(offered[XFEL, "run"]) == 1
 
 
-def test_runs_and_models_can_be_chosen(prometheus: Prometheus, daemons: Both) -> None:
+def test_runs_and_models_can_be_chosen(prometheus: Prometheus, daemons: Both, tomograms: str) -> None:
     address = daemons.hits.target.address
     (run,) = {sample.labels["run"] for sample in prometheus.query(f'beamsieve_run_info{{instance="{address}"}}')}
     asked = next(q for q in questions(told("xfel-run.json")) if q.title == "Hit rate, 1 min")
@@ -305,11 +362,11 @@ def test_runs_and_models_can_be_chosen(prometheus: Prometheus, daemons: Both) ->
     assert not answered(prometheus, asked, values_for(address, instrument="another"))
     # What is not of a run stays, whatever runs are chosen: who is up.
     asked = next(q for q in questions(told("fleet.json")) if q.title == "Daemons up")
-    assert answered(prometheus, asked, values_for(run="another"))[0].value == 2
+    assert answered(prometheus, asked, values_for(run="another"))[0].value == 3
 
 
-def test_events_say_what_happened(prometheus: Prometheus, daemons: Both) -> None:
-    values = chosen(XFEL, daemons)
+def test_events_say_what_happened(prometheus: Prometheus, daemons: Both, tomograms: str) -> None:
+    values = chosen(XFEL, daemons, tomograms)
     happened = {
         q.title: answered(prometheus, q, values) for q in questions(told("xfel-run.json")) if q.what == "annotation"
     }
@@ -318,16 +375,25 @@ def test_events_say_what_happened(prometheus: Prometheus, daemons: Both) -> None
     assert {sample.labels["name"] for sample in happened["Model"]} == {"hits-resnet10"}
 
 
-def test_what_is_counted_within_a_step_is_counted_once(prometheus: Prometheus, daemons: Both) -> None:
+def test_what_is_counted_within_a_step_is_counted_once(prometheus: Prometheus, daemons: Both, tomograms: str) -> None:
     (asked,) = (q for q in questions(told("daemon.json")) if q.title == "Changes on the page")
-    values = chosen(DAEMON, daemons)
+    values = chosen(DAEMON, daemons, tomograms)
 
     def changed(step: str) -> dict[str, float]:
         found = prometheus.query(filled(asked.expr, values | {"__interval": step}))
         return {sample.labels["what"]: sample.value for sample in found}
 
     # The counters were not there ten minutes ago: `increase` would say 0, or a fraction.
-    assert changed("10m") == {"threshold": 1, "run": 1, "candidate": 1, "pause": 0, "model": 0, "class": 0}
+    assert changed("10m") == {
+        "threshold": 1,
+        "run": 1,
+        "candidate": 1,
+        "pause": 0,
+        "model": 0,
+        "class": 0,
+        "group": 0,
+        "clusters": 0,
+    }
     prometheus.wait(f'beamsieve_changes_total{{what="candidate", instance="{values["daemon"]}"}} offset 1s == 1')
     assert set(changed("1s").values()) == {0}
 

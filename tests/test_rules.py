@@ -6,15 +6,23 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
-from beamsieve.stream.flow.classed import Classed
-from beamsieve.stream.flow.operation import Operation
 from beamsieve.stream.flow.rates import wilson
-from beamsieve.tests.rule_files import OWN, PROMETHEUS, ROOT, TESTS, Rule, alerts, cases, names_in, product_metrics
+from beamsieve.tests.rule_files import (
+    OWN,
+    PROMETHEUS,
+    ROOT,
+    TESTS,
+    Rule,
+    alerts,
+    cases,
+    names_in,
+    new_metrics,
+    product_metrics,
+)
 from beamsieve.tests.rule_files import records as recording_rules
 
 RUNBOOKS = ROOT / "docs" / "alerts.md"
@@ -108,19 +116,6 @@ def documented_settings() -> set[str]:
     return found
 
 
-@cache
-def new_metrics() -> frozenset[str]:
-    """Metrics of operation and of 2-D classes, as the code gives them, should the reference be written later."""
-    operation = Operation()
-    operation.threshold, operation.free_bytes = lambda: 0.5, lambda: 1.0
-    operation.run("a", "b")
-    operation.shadowed([(True, True)])
-    classed = Classed()
-    classed.model("classes2d-general", "0123456789ab", tuned=False)
-    both = (*operation.collect(), *classed.collect())
-    return frozenset(sample.name for family in both for sample in family.samples)
-
-
 @pytest.mark.parametrize("rule", [*recording_rules(), *alerts()], ids=ids)
 def test_a_rule_reads_only_what_the_product_has(rule: Rule) -> None:
     read = names_in(rule.expr)
@@ -200,10 +195,11 @@ def test_the_expected_intervals_are_those_of_the_daemon() -> None:
 def test_the_example_gives_every_target_the_labels_that_rules_go_by() -> None:
     (job,) = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
     assert job["job_name"] == "beamsieve"
-    assert [set(each["labels"]) for each in job["static_configs"]] == [{"instrument", "beamline"}] * 2
-    assert {each["labels"]["beamline"] for each in job["static_configs"]} == {"xfel_hits", "cryoem_picks"}
+    beamlines = ("xfel_hits", "cryoem_picks", "cryoet_mining")
+    assert [set(each["labels"]) for each in job["static_configs"]] == [{"instrument", "beamline"}] * 3
+    assert [each["labels"]["beamline"] for each in job["static_configs"]] == [*beamlines]
     ports = [target for each in job["static_configs"] for target in each["targets"]]
-    configs = [yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()) for name in ("xfel_hits", "cryoem_picks")]
+    configs = [yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()) for name in beamlines]
     assert ports == [f"localhost:{config['service']['port']}" for config in configs]
 
 

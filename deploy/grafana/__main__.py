@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import cryoem_session, fleet, one_daemon, xfel_run
+from . import cryoem_session, cryoet_session, fleet, one_daemon, xfel_run
 from .board import text_of
 
 FOLDER = Path(__file__).parent / "dashboards"
@@ -17,6 +17,7 @@ def dashboards() -> Mapping[str, str]:
     boards = {
         "xfel-run": xfel_run.board(),
         "cryoem-session": cryoem_session.board(),
+        "cryoet-session": cryoet_session.board(),
         "fleet": fleet.board(),
         "daemon": one_daemon.board(),
     }

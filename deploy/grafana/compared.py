@@ -16,7 +16,7 @@ def hit_rates() -> Panel:
     return series(
         "Hit rate, 10 min",
         "Of the daemons at detectors. All of them fall at once: the beam. One alone: its sample or its detector.",
-        [Query(chosen(of("beamsieve:hit_rate:ratio_10m", 'beamline!="cryoem_picks"', MANY)), WHERE)],
+        [Query(chosen(of("beamsieve:hit_rate:ratio_10m", 'beamline!~"cryo.+"', MANY)), WHERE)],
         unit="percentunit",
         nothing="no detector in this time",
     )

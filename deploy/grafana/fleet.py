@@ -37,6 +37,7 @@ def board() -> Board:
         links=(
             ("XFEL run", "/d/beamsieve-xfel?${datasource:queryparam}&${instrument:queryparam}"),
             ("Cryo-EM session", "/d/beamsieve-cryoem?${datasource:queryparam}&${instrument:queryparam}"),
+            ("Cryo-ET session", "/d/beamsieve-cryoet?${datasource:queryparam}&${instrument:queryparam}"),
             ("One daemon's internals", "/d/beamsieve-daemon?${datasource:queryparam}&${instrument:queryparam}"),
         ),
     )
@@ -122,7 +123,7 @@ def now() -> list[Panel]:
 
 def daemons() -> Panel:
     """One row per daemon."""
-    hits = chosen(of("beamsieve:hit_rate:ratio_10m", 'beamline!="cryoem_picks"', MANY))
+    hits = chosen(of("beamsieve:hit_rate:ratio_10m", 'beamline!~"cryo.+"', MANY))
     picks = chosen(of("beamsieve_yield_median", 'over="last_10"', MANY))
     model = chosen(of("beamsieve_model_info", "", MANY))
     run = chosen(of("beamsieve_run_info", "", MANY))

@@ -102,12 +102,12 @@ def waiting() -> Panel:
     )
 
 
-def oldest() -> Panel:
-    """The oldest file, and the silence."""
+def oldest(quiet: str = "30 minutes", alert: str = "BeamsieveFolderQuiet") -> Panel:
+    """The oldest file, and the silence, which is an alert after ``quiet``."""
     return series(
         "Oldest file, and silence",
-        "How long the oldest file has waited, and how long ago the last one was read. 15 minutes of the first, or 30 "
-        "of the second, are alerts (BeamsieveFilesWaiting, BeamsieveFolderQuiet).",
+        "How long the oldest file has waited, and how long ago the last one was read. 15 minutes of the first, or "
+        f"{quiet} of the second, are alerts (BeamsieveFilesWaiting, {alert}).",
         [
             Query(chosen(of("beamsieve_waiting_oldest_seconds")), "oldest waits"),
             Query(chosen(of("beamsieve_source_silent_seconds")), "since the last file"),

@@ -30,6 +30,7 @@ def board() -> Board:
             ("Fleet of daemons", "/d/beamsieve-fleet?${datasource:queryparam}"),
             ("XFEL run", "/d/beamsieve-xfel?${datasource:queryparam}&${instrument:queryparam}"),
             ("Cryo-EM session", "/d/beamsieve-cryoem?${datasource:queryparam}&${instrument:queryparam}"),
+            ("Cryo-ET session", "/d/beamsieve-cryoet?${datasource:queryparam}&${instrument:queryparam}"),
         ),
     )
 

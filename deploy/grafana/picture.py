@@ -84,7 +84,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--daemon", default="", help="HOST:PORT for the dashboards of one daemon (the first that is up)"
     )
-    parser.add_argument("--only", default="", help="one dashboard: xfel-run, cryoem-session, fleet or daemon")
+    parser.add_argument(
+        "--only", default="", help="one dashboard: xfel-run, cryoem-session, cryoet-session, fleet or daemon"
+    )
     asked = parser.parse_args(arguments)
     for path in sorted(FOLDER.glob(f"{asked.only or '*'}.json")):
         dashboard = json.loads(path.read_text(encoding="utf-8"))

@@ -71,7 +71,8 @@ class Mined:
         self._clusters: dict[str, int] = {}
         self._mode = MODES[0]
         self._model: tuple[str, str, str] | None = None
-        self._trainings: Counter[tuple[str, str]] = Counter({(what, "done"): 0 for what in TRAINED})
+        # All of them from 0 on: what appears as 1 has not increased, and no alert would hear of the first failure.
+        self._trainings: Counter[tuple[str, str]] = Counter({(w, o): 0 for w in TRAINED for o in OUTCOMES})
         self._tomograms = 0
         self._waiting = Waiting()
 

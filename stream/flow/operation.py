@@ -14,7 +14,7 @@ from prometheus_client.core import Metric
 
 from .families import counter, gauge, single
 
-CHANGES = ("threshold", "pause", "run", "model", "candidate", "class")
+CHANGES = ("threshold", "pause", "run", "model", "candidate", "class", "group", "clusters")
 LONGEST_TITLE = 80
 LOG_OF_CHANGES = "changes.jsonl"
 """The file, where a daemon's results go, that says what people changed: a line of JSON each."""
