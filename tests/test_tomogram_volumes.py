@@ -397,6 +397,23 @@ def test_decoding_opens_looks_and_tells(tmp_path: Path) -> None:
     volume.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "stacks", "taken"),
+    [("TS_01.mrc", "refuse", False), ("TS_01.mrc", "take", True), ("TS_01_Vol.mrc", "refuse", True)],
+)
+def test_a_stack_by_its_header_may_be_a_tomogram_by_its_name(
+    tmp_path: Path, name: str, stacks: str, taken: bool
+) -> None:
+    path = patched(patched(written(tmp_path / name, voxels()), 88, "<i", 0), 36, "<i", 1)
+    patched(path, 48, "<f", VOXEL)
+    (got,) = DecodeTomograms(TomogramSettings.model_validate({"stacks": stacks}))([raw_of(path)])
+    assert isinstance(got, Frame) is taken
+    if isinstance(got, Frame):
+        assert got.info["voxel_a"] == pytest.approx(VOXEL)
+    else:
+        assert got.reason == "stack"
+
+
 def test_decoding_fails_with_the_reason(tmp_path: Path) -> None:
     path = written(tmp_path / "a.mrc", voxels())
     size = path.stat().st_size

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ..flow.frame import BadData, Failure, Frame, Mark, Raw
 from ..flow.settings import Settings
-from ..formats.tomogram_names import series_of
+from ..formats.tomogram_names import says_tomogram, series_of
 from ..formats.volume_slices import Slices, central_slices
 from ..formats.volumes import VolumeFile, open_volume
 
@@ -35,8 +35,8 @@ class TomogramSettings(Settings):
     )
     stacks: Literal["refuse", "take"] = Field(
         "refuse",
-        description="files whose MRC header says stack of images (ispg 0 and mz 1, or tilt angles): a tilt series, or "
-        "the tomogram of a program that does not tell them apart",
+        description="files whose MRC header says stack of images (ispg 0 and mz 1, or tilt angles), and whose name "
+        "does not say tomogram (.rec, _rec, _Vol, Apx): a tilt series, or a tomogram with the wrong header",
     )
     max_volume_gb: float = Field(
         64.0, gt=0, description="a tomogram larger than this as float32 is refused (10^9 bytes)"
@@ -85,7 +85,9 @@ class DecodeTomograms:
 
     def _open(self, path: Path, size: int | None) -> tuple[VolumeFile, Slices, np.ndarray[Any, np.dtype[np.float32]]]:
         s = self._settings
-        volume = open_volume(path, voxel_a=s.voxel_a, flip=s.flip, stacks=s.stacks == "take")
+        # Some programs write the header of a stack for everything: then the name is to be believed.
+        stacks = s.stacks == "take" or says_tomogram(path.name)
+        volume = open_volume(path, voxel_a=s.voxel_a, flip=s.flip, stacks=stacks)
         try:
             if size is not None and size != volume.info.nbytes:
                 raise BadData(

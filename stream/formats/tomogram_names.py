@@ -39,6 +39,14 @@ _AFFIXES = re.compile(
 )
 
 
+_SAYS_SO = re.compile(r".*(?:_(?:rec|vol|tomo)|apx)\.\w+|.*\.rec|rec_.*", re.IGNORECASE)
+
+
+def says_tomogram(name: str) -> bool:
+    """Whether a file's name says that it is reconstructed, and no series of images."""
+    return _SAYS_SO.fullmatch(name) is not None
+
+
 def series_of(name: str) -> str:
     """The tilt series' name in the name (or path) of a tomogram: ``TS_01`` of ``a/TS_01_10.00Apx.mrc``.
 

@@ -1,15 +1,13 @@
 """A tomogram in a file, read box by box: MRC (``.mrc``, ``.rec``, ``.map``) and HDF5 (EMAN2's, or one dataset).
 
-Nothing is mapped into memory: a file that is cut short under a map ends the process (SIGBUS), a read of it is an error
-that can be told. Axes are (z, y, x); positions (x, y, z) count voxels from the middle of the first.
+Axes are (z, y, x); positions (x, y, z) count voxels from the middle of the first.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -19,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..flow.frame import BadData
-from .mrc import MrcHeader
+from .mrc_store import MrcStore, gone
 from .mrc_volume import read_volume_header
 from .volume_hdf import SIGNATURE, HdfStore
 
@@ -95,7 +93,7 @@ class VolumeFile:
         try:
             state = _state(os.stat(self.path))
         except OSError as error:
-            raise _gone(self.path, error) from None
+            raise gone(self.path, error) from None
         if state != self._state:
             raise BadData("changed", f"{self.path}: changed while it was read; it is read again when it has settled")
 
@@ -153,7 +151,7 @@ def open_volume(
             if start != SIGNATURE:
                 return _open_mrc(where, stream, state, wishes)
     except OSError as error:
-        raise _gone(where, error) from None
+        raise gone(where, error) from None
     return _open_hdf(where, state, wishes)
 
 
@@ -187,7 +185,7 @@ def _open_mrc(path: Path, stream: BinaryIO, state: State, wishes: _Wishes) -> Vo
         found.labels,
         tuple(flags),
     )
-    return VolumeFile(path, shape, side, info, _MrcStore(os.dup(stream.fileno()), found.data, path), state)
+    return VolumeFile(path, shape, side, info, MrcStore(os.dup(stream.fileno()), found.data, path), state)
 
 
 def _open_hdf(path: Path, state: State, wishes: _Wishes) -> VolumeFile:
@@ -236,61 +234,6 @@ def _side(
     return side, "header"
 
 
-class _MrcStore:
-    """Sections of an MRC file, read with ``pread``: no position is shared, so that threads may read at once."""
-
-    def __init__(self, descriptor: int, header: MrcHeader, path: Path) -> None:
-        self._descriptor, self._header, self._path = descriptor, header, path
-        self._convert = _converter(header.dtype)
-
-    def read(self, low: Shape, high: Shape) -> Floats:
-        """One read per section, from the first voxel wanted to the last: rows lie close, and a read costs more."""
-        header = self._header
-        rows, columns = high[1] - low[1], high[2] - low[2]
-        out = np.empty((high[0] - low[0], rows, columns), np.float32)
-        buffer = np.empty(rows * header.nx, header.dtype)
-        span = buffer[: (rows - 1) * header.nx + columns].view(np.uint8).data
-        start = header.offset + (low[1] * header.nx + low[2]) * header.dtype.itemsize
-        shown = buffer.reshape(rows, header.nx)[:, :columns]
-        for at in range(len(out)):
-            self._fill(span, start + (low[0] + at) * header.frame_bytes)
-            self._convert(out[at], shown)
-        return out
-
-    def _fill(self, view: memoryview, offset: int) -> None:
-        got = 0
-        while got < len(view):
-            try:
-                n = os.preadv(self._descriptor, [view[got:]], offset + got)
-            except OSError as error:
-                raise _gone(self._path, error) from None
-            if not n:
-                raise BadData("truncated", f"{self._path}: ends before byte {offset + len(view)}; copy it again")
-            got += n
-
-    def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        # A frame that is dropped on its way has nobody to close its file.
-        with suppress(OSError):
-            self.close()
-
-
-def _converter(dtype: np.dtype[Any]) -> Callable[[Floats, npt.NDArray[Any]], None]:
-    def convert(out: Floats, stored: npt.NDArray[Any]) -> None:
-        out[...] = stored
-
-    # A signalling NaN of a file makes numpy warn as it widens float16; what is no number is for the reader to judge.
-    def quietly(out: Floats, stored: npt.NDArray[Any]) -> None:
-        with np.errstate(invalid="ignore"):
-            out[...] = stored
-
-    return convert if dtype.kind in "iu" else quietly
-
-
 def _mirrored(low: Shape, high: Shape, shape: Shape, axis: int) -> tuple[Shape, Shape]:
     first, last = list(low), list(high)
     first[axis], last[axis] = shape[axis] - high[axis], shape[axis] - low[axis]
@@ -309,9 +252,3 @@ def _three(values: list[int]) -> Shape:
 
 def _state(stat: os.stat_result) -> State:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
-
-
-def _gone(path: Path, error: OSError) -> BadData:
-    if isinstance(error, FileNotFoundError):
-        return BadData("vanished", f"{path}: no longer there; was it moved or renamed?")
-    return BadData("vanished", f"{path}: cannot be read ({error.strerror}); check its permissions and the disk")

@@ -9,14 +9,9 @@ the first is 0), ``score``, ``error``, ``cluster`` (0: none), ``class`` (label v
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import h5py
 import hdf5plugin
@@ -26,28 +21,11 @@ import numpy.typing as npt
 from ...flow.frame import BadData
 from ..cxi import LIBVER
 from ..picks.files import write_whole
-from .mined import Kept, LabelFiles, MinedTomogram, Picked, Slices
+from .facts import facts_of, fields_of, tell, told
+from .mined import Kept, MinedTomogram, Picked, Slices
 
 LAYOUT = "beamsieve tomogram 1"
 _COLUMNS = {"score": "<f4", "error": "<f4", "cluster": "<i4", "rotation": "<f4", "shift": "<f4"}
-#: Facts that are fields of ``MinedTomogram`` under the same name.
-_SAME = (
-    "name",
-    "revision",
-    "voxel_a",
-    "working_voxel_a",
-    "bright",
-    "flip",
-    "hand",
-    "mode",
-    "network",
-    "network_sha256",
-    "clusters_version",
-    "threshold",
-    "edge",
-    "posed",
-)
-_LISTS = ("shape", "classes", "colours", "flags")
 _MISTAKES = (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError)
 
 
@@ -66,7 +44,7 @@ def encode(found: MinedTomogram, *, stem: str, path: Path | None = None, written
         raise ValueError(f"{found.name}: label {int(found.picked.label.max())}, and {len(found.classes)} classes")
     with h5py.File("record", "w", driver="core", backing_store=False, libver=LIBVER) as file:
         file.attrs["layout"] = LAYOUT
-        _tell(file, {**_facts(found, stem, written or now()), "labels": _labels(found.segmentation, path)})
+        tell(file, facts_of(found, stem, written or now(), path))
         picks, columns = file.create_group("picks"), found.picked
         for at, axis in enumerate("xyz"):
             picks[axis] = columns.xyz[:, at].astype("<f4")
@@ -82,69 +60,6 @@ def encode(found: MinedTomogram, *, stem: str, path: Path | None = None, written
         _attributes(file.create_group("counts"), found.counts)
         file.flush()
         return bytes(file.id.get_file_image())
-
-
-def _facts(found: MinedTomogram, stem: str, written: str) -> dict[str, Any]:
-    return {
-        **{name: _plain(getattr(found, name)) for name in _SAME},
-        **{name: list(getattr(found, name)) for name in _LISTS},
-        "path": str(found.path),
-        "options": {str(name): _plain(value) for name, value in found.options.items()},
-        "seconds": {str(name): _plain(float(value)) for name, value in found.seconds.items()},
-        "counts": found.counts,
-        "picks": len(found.picked),
-        "slices": None if found.slices is None else [found.slices.factor, *found.slices.at],
-        "stem": stem,
-        "written": written,
-        "software": f"beamsieve {version('beamsieve')}",
-    }
-
-
-def _labels(files: object, path: Path | None) -> dict[str, Any] | None:
-    if not isinstance(files, LabelFiles):
-        return None
-
-    def called(file: Path) -> str:
-        if path is None:
-            return str(file.absolute())
-        return Path(os.path.relpath(file.absolute(), path.absolute().parent)).as_posix()
-
-    return {
-        "volume": called(files.labels),
-        "classes": list(files.classes),
-        "probabilities": {name: called(file) for name, file in files.probabilities.items()},
-        "fractions": {name: float(share) for name, share in files.fractions.items()},
-    }
-
-
-def _label_files(labels: Mapping[str, Any] | None, path: Path) -> LabelFiles | None:
-    if labels is None:
-        return None
-    near = path.absolute().parent
-    where = {str(name): Path(os.path.normpath(near / file)) for name, file in labels["probabilities"].items()}
-    shares = {str(name): float(share) for name, share in labels["fractions"].items()}
-    classes = tuple(str(name) for name in labels["classes"])
-    return LabelFiles(Path(os.path.normpath(near / labels["volume"])), classes, where, shares)
-
-
-def _tell(file: h5py.File, facts: Mapping[str, Any]) -> None:
-    """The facts as text, and those that people look for as attributes."""
-    if "facts" in file:
-        del file["facts"]
-    file["facts"] = np.bytes_(json.dumps(facts, ensure_ascii=True))
-    for name in (*_SAME, *_LISTS, "path", "picks", "stem", "written", "software"):
-        value = facts[name]
-        texts = isinstance(value, list) and name != "shape"
-        file.attrs[name] = ", ".join(value) if texts else "" if value is None else value
-
-
-def _plain(value: object) -> Any:
-    """A value as JSON has it: no NaN, no infinity, nothing of numpy."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _keep(group: h5py.Group, kept: Kept) -> None:
@@ -180,21 +95,11 @@ def read(path: Path, *, kept: bool = False, slices: bool = True, codes: bool = T
     """
     try:
         with _opened(path) as file:
-            facts = json.loads(file["facts"][()])
             return MinedTomogram(
-                **{name: facts[name] for name in _SAME if name != "threshold"},
-                threshold=_number(facts["threshold"]),
-                path=Path(facts["path"]),
-                shape=_shape(facts["shape"]),
+                **fields_of(told(file), path),
                 picked=_picked(file, codes=codes),
-                classes=tuple(map(str, facts["classes"])),
-                colours=tuple(map(str, facts["colours"])),
-                flags=tuple(map(str, facts["flags"])),
-                options=dict(facts["options"]),
-                seconds={name: _number(value) for name, value in facts["seconds"].items()},
                 kept=_kept(file) if kept else None,
                 slices=_slices(file) if slices else None,
-                segmentation=_label_files(facts["labels"], path),
             )
     except _MISTAKES as error:
         raise _damaged(path, error) from None
@@ -213,7 +118,7 @@ def stem_in(path: Path) -> str:
     """What the tomogram's other files are named after. Raises ``BadData``."""
     try:
         with _opened(path) as file:
-            return str(json.loads(file["facts"][()])["stem"])
+            return str(told(file)["stem"])
     except _MISTAKES as error:
         raise _damaged(path, error) from None
 
@@ -255,7 +160,7 @@ def _relabelled(
                 raise _Length(f"{path}: {cluster.shape} clusters and {label.shape} classes for {n} sub-volumes")
             file["picks/cluster"][...] = cluster
             file["picks/class"][...] = label
-            facts = json.loads(file["facts"][()])
+            facts = told(file)
             facts |= {"classes": list(classes), "colours": list(colours), "clusters_version": int(clusters_version)}
             counts = np.bincount(label, minlength=1 + len(classes))
             facts["counts"] = {name: int(counts[at]) for at, name in enumerate(classes, 1)} | {
@@ -263,7 +168,7 @@ def _relabelled(
             }
             del file["counts"]
             _attributes(file.create_group("counts"), facts["counts"])
-            _tell(file, facts)
+            tell(file, facts)
             file.flush()
             return bytes(file.id.get_file_image())
     except _Length:
@@ -324,15 +229,6 @@ def _slices(file: h5py.File) -> Slices | None:
     x, y, z = (int(value) for value in group.attrs["at_xyz"])
     xy, xz, yz = (group[name][()] for name in ("xy", "xz", "yz"))
     return Slices(xy, xz, yz, factor=int(group.attrs["factor"]), at=(x, y, z))
-
-
-def _shape(values: Sequence[int]) -> tuple[int, int, int]:
-    z, y, x = (int(value) for value in values)
-    return z, y, x
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _damaged(path: Path, error: Exception) -> BadData:
