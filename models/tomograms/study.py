@@ -25,7 +25,7 @@ from .dog import DogOptions
 from .labels import LabelOptions
 from .mine import Mined, MineOptions, Miner
 from .pose import Poses
-from .scene import SceneOptions
+from .scene import Kind, SceneOptions
 from .segment import Segmenter
 from .segment_set import Examples, Marked, SetOptions, chosen, examples
 from .segment_train import Options as TrainOptions
@@ -51,9 +51,9 @@ class StudyOptions:
 
     ``snr``: see ``SceneOptions``. ``posed``: sub-volumes turned into their poses. ``marking``, ``test``: tomograms;
     ``first``: number of the first test seed from ``TEST``. ``tuning``: test on validation seeds instead, for choices.
-    ``shape``: voxels (z, y, x). ``threshold``: of picks. ``k``: clusters. ``windows``, ``edge``, ``minutes``,
-    ``epochs``: of the segmentation's training. ``oracle``: train it on true labels instead of weak ones: what labels
-    cost. ``seed``: of clustering and training.
+    ``shape``: voxels (z, y, x). ``unseen``: maps of macromolecules that only test tomograms have. ``threshold``: of
+    picks. ``k``: clusters. ``windows``, ``edge``, ``minutes``, ``epochs``: of the segmentation's training. ``oracle``:
+    train it on true labels instead of weak ones: what labels cost. ``seed``: of clustering and training.
     """
 
     snr: float = 0.1
@@ -63,6 +63,7 @@ class StudyOptions:
     first: int = 0
     tuning: bool = False
     shape: Shape = (64, 192, 192)
+    unseen: tuple[str, ...] = ()
     threshold: float = 2.5
     k: int = K
     windows: int = 300
@@ -72,9 +73,11 @@ class StudyOptions:
     oracle: bool = False
     seed: int = 1
 
-    def scene(self) -> SceneOptions:
-        """What is simulated."""
-        return SceneOptions(shape=self.shape, snr=self.snr)
+    def scene(self, changed: Mapping[str, Any], *, test: bool) -> SceneOptions:
+        """What is simulated; ``changed``: instead of what ``SceneOptions`` says."""
+        scene = replace(SceneOptions(shape=self.shape, snr=self.snr), **dict(changed))
+        more = tuple(Kind(name) for name in self.unseen) if test else ()
+        return replace(scene, kinds=(*scene.kinds, *more))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +108,7 @@ class Study:
     """A folder of rows, and what they are computed with.
 
     ``out``: for rows, networks, pictures' data. ``straight``, ``posed``: codecs for sub-volumes as they lie and as they
-    are turned into their poses. ``scene``: overrides ``StudyOptions.scene``.
+    are turned into their poses. ``scene``: fields of ``SceneOptions`` that are not as ``StudyOptions`` has them.
     """
 
     out: Path
@@ -171,8 +174,7 @@ class _Run:
 
     def _seen(self, seed: int, what: str, number: int, of: int) -> Seen:
         self.study.progress(f"{self.name}: {what}", number, of)
-        scene = replace(self.options.scene(), **dict(self.study.scene or {}))
-        made = simulate(seed, scene)
+        made = simulate(seed, self.options.scene(self.study.scene or {}, test=what == "test"))
         options = MineOptions(dog=DogOptions(threshold=self.options.threshold), posed=self.options.posed)
         mined = Miner(self.codec, options).mine(ArrayVolume(made.data, made.voxel_a))
         self.study.progress(f"{self.name}: {what}", number + 1, of)

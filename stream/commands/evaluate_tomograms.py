@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ...models.tomograms.study import StudyOptions
 
 CODEC, POSED = "tomograms-general", "tomograms-posed"
+UNSEEN = ("1aon.pdb.gz", "betaGal.mrc", "emd_1148.map")
+"""Maps of the shared data set that nothing was trained on; test tomograms have them where it is mounted."""
 ROWS: dict[str, dict[str, Any]] = {
     "snr-0.1": {},
     "snr-0.1-posed": {"posed": True},
@@ -31,7 +34,7 @@ QUICK: dict[str, Any] = {"marking": 2, "test": 2, "windows": 60, "edge": 32, "mi
 INTRODUCTION = """# Tomograms: mining and segmentation
 
 Simulated tomograms with truth, {tilts}. Networks: {networks}. {marking} tomograms of seeds from {first_marking} are
-mined and their clusters marked; all scores are of {test} others, {what}.
+mined and their clusters marked; all scores are of {test} others, {what}. Macromolecules that only these have: {unseen}.
 
 """
 
@@ -54,6 +57,10 @@ def evaluate_tomograms(
     minutes: Annotated[
         float | None, typer.Option(min=0.05, help="most, of a segmentation's training; default 4")
     ] = None,
+    unseen: Annotated[
+        list[str] | None,
+        typer.Option(help="maps that only test tomograms have; repeatable. Default: three of BEAMSIEVE_DATA"),
+    ] = None,
     tuning: Annotated[
         bool, typer.Option("--tuning", help="on tomograms to choose settings with, not on those of tables")
     ] = False,
@@ -65,8 +72,15 @@ def evaluate_tomograms(
     Writes tomograms.json, tomograms.md and a picture for each row. Exit code 1: a file cannot be read or written. 2: a
     wrong option or model.
     """
-    given = {"marking": marking, "test": test, "threshold": threshold, "k": clusters, "minutes": minutes}
+    given: dict[str, Any] = {
+        "marking": marking,
+        "test": test,
+        "threshold": threshold,
+        "k": clusters,
+        "minutes": minutes,
+    }
     with user_mistakes(), config_errors():
+        given["unseen"] = _unseen(unseen)
         chosen = _rows(rows or list(DEFAULT))
         options = {name: _options(ROWS[name], given, seed, tuning, quick) for name in chosen}
         out.mkdir(parents=True, exist_ok=True)
@@ -79,6 +93,17 @@ def _rows(names: list[str]) -> list[str]:
     if wrong:
         raise ConfigError([f"--rows {name}: unknown; known are {', '.join(ROWS)}, all" for name in wrong])
     return list(ROWS) if "all" in names else list(dict.fromkeys(names))
+
+
+def _unseen(given: list[str] | None) -> tuple[str, ...]:
+    """Maps as they were given, or of the shared data set; each is read now, so that a mistake is told at once."""
+    from ...models.particles.maps import load_map
+
+    folder = os.environ.get("BEAMSIEVE_DATA")
+    names = given if given is not None else [str(Path(folder) / "maps" / n) for n in UNSEEN] if folder else []
+    for name in names:
+        load_map(name)
+    return tuple(names)
 
 
 def _options(row: dict[str, Any], given: dict[str, Any], seed: int, tuning: bool, quick: bool) -> StudyOptions:
@@ -126,6 +151,7 @@ def write_tables(out: Path, found: list[dict[str, Any]], straight: Codec, posed:
         marking=o["marking"],
         first_marking=MARKING,
         test=o["test"],
+        unseen=", ".join(Path(name).name for name in o["unseen"]) or "none",
         what="validation seeds: to choose with, not to tell of" if o["tuning"] else "test seeds",
     ) + markdown(found)
     (out / "tomograms.md").write_text(whole, encoding="utf-8")
