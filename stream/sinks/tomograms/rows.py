@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from ...flow.frame import BadData
 from ..picks.rows import Stamp, record_files
 from .mined import MinedTomogram
@@ -17,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """A tomogram in the session's tables, without codes, slices and kept sub-volumes. ``path``: of its record.
+    """A tomogram in the session's tables, without codes, poses, slices and kept sub-volumes. ``path``: of its record.
 
     ``stamp``: time (ns), size and inode of the record that was read. ``drawn``: it holds slices.
     """
@@ -64,7 +66,7 @@ class Rows:
         try:
             found = read(path, codes=False)
             drawn = found.slices is not None
-            row = Row(replace(found, slices=None), stem_in(path), path, stamp, drawn)
+            row = Row(_light(found), stem_in(path), path, stamp, drawn)
         except BadData as error:
             # A file that was replaced while it was read is read again at the next scan.
             if dict(record_files(self._folder)).get(file) == stamp:
@@ -74,3 +76,11 @@ class Rows:
         self._rows[file] = row
         self._places.stems[row.stem] = row.found.name
         return row
+
+
+def _light(found: MinedTomogram) -> MinedTomogram:
+    """Without what no table tells: poses are most of a sub-volume's bytes, and a session has millions."""
+    n = len(found.picked)
+    rotation = np.broadcast_to(np.eye(3, dtype=np.float32), (n, 3, 3))
+    shift = np.broadcast_to(np.zeros(3, np.float32), (n, 3))
+    return replace(found, slices=None, picked=replace(found.picked, rotation=rotation, shift=shift))
