@@ -18,6 +18,7 @@ from .commands.finetune import app as finetune
 from .commands.inspect import inspect
 from .commands.journal import retry, status
 from .commands.marks import marks
+from .commands.mine import mine
 from .commands.models import app as models
 from .commands.page import page
 from .commands.pick import pick
@@ -47,6 +48,7 @@ app.command()(replay)
 app.command()(classify)
 app.command()(classify2d)
 app.command()(pick)
+app.command()(mine)
 app.command()(rethreshold)
 app.command()(status)
 app.command()(retry)

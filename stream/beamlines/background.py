@@ -9,10 +9,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
+EMPTY: Mapping[str, str] = MappingProxyType({})
 NICE = 19
 PATIENCE_S = 5.0
 #: It ended because it was told to, as shells say it of SIGTERM.
@@ -42,8 +44,11 @@ class Background:
         """Whether one is under way."""
         return self._process is not None
 
-    def start(self, arguments: Sequence[str], told: Path) -> None:
-        """Run the interpreter with these arguments; what it says is added to ``told``. Raises ``OSError``."""
+    def start(self, arguments: Sequence[str], told: Path, more: Mapping[str, str] = EMPTY) -> None:
+        """Run the interpreter with these arguments; what it says is added to ``told``. Raises ``OSError``.
+
+        ``more``: of the environment.
+        """
         line = [sys.executable, "-c", _LAUNCH, str(os.getpid()), *arguments]
         with told.open("ab") as file:
             self._process = subprocess.Popen(
@@ -51,7 +56,7 @@ class Background:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", **more},
             )
         with suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)

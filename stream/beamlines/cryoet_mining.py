@@ -287,9 +287,7 @@ class Mining:
 
         def warm_up() -> None:
             self.sink.open()
-            self.work.marks.look()
-            found = self.store.bench(self.work.marks.groups)
-            self.work.benches.put(**{name: getattr(found, name) for name in Bench.__slots__})
+            self.work.restored(self.store)
             self.work.warm_up()
             then()
 

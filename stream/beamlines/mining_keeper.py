@@ -61,6 +61,8 @@ class Keeper:
         self.errors: dict[str, str] = {}
         self.breathe: Callable[[], None] = lambda: None
         self.ending = False
+        #: Whether networks are trained.
+        self.trains = True
         #: Grows with whatever there is to see.
         self.changes = itertools.count(1)
         self.version = 0
@@ -69,6 +71,7 @@ class Keeper:
         self._look_at = -math.inf
         self._drawn: object = None
         self._told = -1
+        self._marks = marks.groups
 
     # Beginning and looking
 
@@ -89,15 +92,21 @@ class Keeper:
     def look(self) -> None:
         """Look at marks and records now."""
         self._look_at = self._clock() + LOOK_S
-        if self.marks.look():
-            self._marked()
-        self.say("groups", self.marks.error)
+        self.look_at_marks()
         try:
             if self.records.scan(self._stopped):
                 self.note()
             self.say("records", "")
         except OSError as error:
             self.say("records", f"{self.store.directory}: cannot be read ({error.strerror or error})")
+
+    def look_at_marks(self) -> None:
+        """Look at the groups alone: somebody edited the file, or marked on the page."""
+        self.marks.look()
+        if self.marks.groups != self._marks:
+            self._marks = self.marks.groups
+            self._marked()
+        self.say("groups", self.marks.error)
 
     def follow_files(self) -> None:
         """Another process makes the clusters: go by what it writes."""
@@ -113,6 +122,7 @@ class Keeper:
         """Do what is most urgent; False where there is nothing to do now."""
         if self._clock() >= self._look_at:
             self.look()
+        self.look_at_marks()
         if self.networks.poll(self):
             return True
         why = None if self.ending else self.why()
@@ -120,7 +130,7 @@ class Keeper:
             return self.make_clusters(why)
         if self._relabel_one():
             return True
-        if not self.ending:
+        if self.trains and not self.ending:
             self.networks.begin_due(self)
         return self._draw()
 
@@ -209,6 +219,7 @@ class Keeper:
         self.clustered_at = self.records.count()
         # Not the groups as they were when it began: a person may have marked some meanwhile.
         self.marks.followed(followed.marks)
+        self._marks = self.marks.groups
         self.tell()
         self.note()
 

@@ -151,9 +151,10 @@ class Networks:
     def _begin_segments(self, session: Session, key: str) -> None:
         s, m = self._segment, self._model
         line = [*self._command, "segments", str(self._store.directory.absolute()), "--most", str(s.train_most)]
-        line += ["--epochs", str(s.epochs), "--threads", "1", "--device", m.device, "--resume"]
+        line += ["--epochs", str(s.epochs), "--minutes", str(s.minutes)]
+        line += ["--threads", "1", "--device", m.device, "--resume"]
         classes = list(session.marks.groups.classes)
-        self._segments.start(line, {"marks": key, "classes": classes})
+        self._segments.start(line, {"marks": key, "classes": classes}, self._where())
         session.event("Training of the segmentation has begun.")
 
     def _judge_segments(self, session: Session, out: Path, code: int) -> None:
@@ -174,6 +175,10 @@ class Networks:
             found.warm_up()
             session.benches.put(segmenter=found, marks=key)
             session.event("From now on tomograms are segmented: the segmentation is trained.")
+
+    def _where(self) -> dict[str, str]:
+        """Where the commands find the configured network by its name."""
+        return {"BEAMSIEVE_MODELS": str(self._store.base.codec.bundle.path.absolute().parent)}
 
     # Autoencoder
 

@@ -189,8 +189,16 @@ class Records:
             return False
         return True
 
+    def all(self) -> Iterator[tuple[MinedTomogram, Path]]:
+        """All records without arrays that are large, and where they lie; those that cannot be read are left out."""
+        for entry in self.entries:
+            try:
+                yield record.read(entry.path, slices=False, codes=False), entry.path
+            except BadData as error:
+                log.warning("%s", error.detail)
+
     def _all(self) -> Iterator[MinedTomogram]:
-        """All records, with what they keep; those that cannot be read are left out."""
+        """All records, with codes and what they keep."""
         for entry in self.entries:
             try:
                 yield record.read(entry.path, kept=True, slices=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..sinks.picks.files import write_whole
-from .background import STOPPED, Background, Series, last_line, progress_in
+from .background import EMPTY, STOPPED, Background, Series, last_line, progress_in
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Training:
         self.folders = Series(directory / FOLDER, prefix)
         self._process = Background()
         self._out: Path | None = None
+        self._resumed = False
         self.gave_up = False
 
     @property
@@ -60,15 +61,16 @@ class Training:
         last = self.folders.latest()
         return {} if last is None or (last / ENDED).exists() else _read(last / WANTED)
 
-    def start(self, arguments: Sequence[str], wanted: Mapping[str, Any]) -> None:
+    def start(self, arguments: Sequence[str], wanted: Mapping[str, Any], more: Mapping[str, str] = EMPTY) -> None:
         """Run ``arguments`` with ``--out FOLDER`` behind: anew, or on from where the same was stopped.
 
-        Raises ``OSError``.
+        ``more``: of the environment. Raises ``OSError``.
         """
         out = self._folder_for(wanted)
+        self._resumed = out.exists()
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / WANTED, json.dumps(dict(wanted)).encode())
-        self._process.start([*arguments, "--out", str(out)], out / LOG)
+        self._process.start([*arguments, "--out", str(out)], out / LOG, more)
         self._out = out
 
     def poll(self) -> tuple[Path, int] | None:
@@ -79,8 +81,13 @@ class Training:
         return self._out, code
 
     def end(self, out: Path, ended: Ended) -> None:
-        """Remember how it ended; not so one that was stopped."""
-        if ended.kind != "stopped":
+        """Remember how it ended; not so one that was stopped, nor one that could not be gone on with.
+
+        That one is left behind, and begun anew in a folder of its own: the session has changed since, perhaps.
+        """
+        if ended.kind == "failed" and self._resumed:
+            (out / WANTED).unlink(missing_ok=True)
+        elif ended.kind != "stopped":
             told = asdict(ended) | {"path": None if ended.path is None else ended.path.name}
             write_whole(out / ENDED, json.dumps(told).encode())
 

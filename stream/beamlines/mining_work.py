@@ -32,6 +32,7 @@ from .mining_bench import Bench, Benches
 from .mining_marks import Marks
 from .mining_rows import mean_error
 from .mining_settings import ClusterSettings, MinerSettings
+from .mining_store import Store
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class Telling:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.now: tuple[str, int, int] | None = None
+        #: Called with all of it, where somebody wants to hear it.
+        self.heard: Callable[[str, int, int], None] = lambda *_: None
         self._clock, self._next = clock, 0.0
 
     def begin(self) -> None:
@@ -71,6 +74,7 @@ class Telling:
 
         def told(what: str, done: int, of: int) -> None:
             self.now = f"{name}: {what}", done, of
+            self.heard(*self.now)
             if self._clock() >= self._next:
                 self._next = self._clock() + TELL_S
                 log.info("%s: %s %d of %d", name, what, done, of)
@@ -104,6 +108,12 @@ class MineWork:
     def working(self) -> Callable[[], tuple[str, int, int] | None]:
         """Asks for (what, done, of) of the tomogram in work."""
         return lambda: self.telling.now
+
+    def restored(self, store: Store) -> None:
+        """Take up the marks, the clusters and the networks that are in the folder. Raises ``OSError``."""
+        self.marks.look()
+        found = store.bench(self.marks.groups)
+        self.benches.put(**{name: getattr(found, name) for name in Bench.__slots__})
 
     def warm_up(self) -> None:
         """Run the networks once, and say which they are."""

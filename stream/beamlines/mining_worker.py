@@ -164,8 +164,7 @@ class LiveMining:
             self.keeper.ending = True
         if now - self._looked >= PUBLISH_S:
             self._looked = now
-            if self.keeper.marks.look():
-                self.keeper.tell()
+            self.keeper.look_at_marks()
             self._publish()
 
     def _publish_if_due(self) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from ..errors import plain
-from ..flow.settings import ConfigError, Where
+from ..flow.settings import ConfigError, Settings, Where
 from ..flow.settings import check as check_data
 from ..sinks.picks.settings import FORMATS
 from .run import Changed, apply_change, config_errors, parse_change, places, start_logging, write_json
@@ -19,6 +19,7 @@ from .train import bars
 if TYPE_CHECKING:
     from ..beamlines.offline import Done, PickFiles
 
+T = TypeVar("T", bound=Settings)
 ENDINGS = (".mrc", ".mrcs", ".map", ".tif", ".tiff", ".eer", ".png")
 
 
@@ -104,6 +105,8 @@ OPTIONS = {
 class Options(Changed):
     """Where settings stand that were given as options: mistakes name the option."""
 
+    options: Mapping[str, str] = OPTIONS
+
     def blame(self, mistake: str) -> str:
         """The mistake with the option in place of the file."""
         found = super().blame(mistake)
@@ -111,7 +114,7 @@ class Options(Changed):
             return found
         _, _, rest = mistake.partition(": ")
         field = rest.partition(":")[0]
-        for name, option in OPTIONS.items():
+        for name, option in self.options.items():
             if field == name or field.startswith(f"{name}."):
                 return f"{option}: {rest.partition(': ')[2]}"
         return rest
@@ -121,6 +124,13 @@ def read_options(options: dict[str, Any], changes: list[str]) -> tuple[PickFiles
     """Settings from options that were given and ``--set`` changes. Raises ``ConfigError``."""
     from ..beamlines.offline import PickFiles
 
+    return checked(options, changes, PickFiles, "pick", Options)
+
+
+def checked(
+    options: dict[str, Any], changes: list[str], model: type[T], command: str, kind: type[Options]
+) -> tuple[T, Where]:
+    """Settings of ``command`` from options that were given and ``--set`` changes. Raises ``ConfigError``."""
     data: dict[str, Any] = {
         block: {name: value for name, value in fields.items() if value is not None} for block, fields in options.items()
     }
@@ -129,9 +139,9 @@ def read_options(options: dict[str, Any], changes: list[str]) -> tuple[PickFiles
         names, value = parse_change(change)
         apply_change(data, names, value, change)
         lines.update(dict.fromkeys(places(names, value), number - len(changes)))
-    where = Options(Path("pick"), lines, Path.cwd(), changes)
+    where = kind(Path(command), lines, Path.cwd(), changes)
     try:
-        return check_data(data, PickFiles, "pick", lines), where
+        return check_data(data, model, command, lines), where
     except ConfigError as error:
         raise ConfigError([where.blame(mistake) for mistake in error.mistakes]) from None
 

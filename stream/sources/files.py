@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..flow.frame import STILL_A_FILE, Failure, Incoming, Key, Raw, RunStart
@@ -12,14 +12,21 @@ from ..flow.frame import STILL_A_FILE, Failure, Incoming, Key, Raw, RunStart
 class FileList:
     """Gives each file once, in order, as a ``Raw``.
 
-    ``base``: the folder that names start at; by default a file's name alone. Companion files beside a file are named by
-    their endings (``.xml``, ``.mdoc``).
+    ``base``: the folder that names start at; by default a file's name alone. ``names``: what some are called instead.
+    Companion files beside a file are named by their endings (``.xml``, ``.mdoc``).
     """
 
-    def __init__(self, files: Sequence[Path], run: str = "pick", base: Path | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        run: str = "pick",
+        base: Path | None = None,
+        names: Mapping[Path, str] | None = None,
+    ) -> None:
         self._files = list(files)
         self._run = run
         self._base = base
+        self._names = names or {}
         self._items: Iterator[Incoming] = iter(())
 
     def open(self) -> None:
@@ -50,7 +57,7 @@ class FileList:
         name = path.relative_to(self._base) if self._base and path.is_relative_to(self._base) else Path(path.name)
         info = {
             "path": str(path),
-            "name": name.as_posix(),
+            "name": self._names.get(path, name.as_posix()),
             "bytes": size,
             "revision": 0,
             "companions": companions(path),
