@@ -1,9 +1,9 @@
 """Windows that a network sees at a time: a tile, and around it what its voxels depend on, so that there is no seam.
 
-EDSS3D is convolutional, with two poolings by 2: what it says of a voxel depends on nothing farther than 11 voxels along
-each axis, and on where the voxel lies modulo 4. Windows that begin at multiples of 4 and reach ``HALO`` voxels over
-their tile therefore give the tile's voxels the same probabilities as one window over the whole tomogram would: windows
-overlap, and nothing is left to blend.
+EDSS3D is convolutional, with two poolings by 2: what it says of a voxel depends on where the voxel lies modulo 4, and
+on nothing farther than 11 voxels, along each axis, from the block of four that it lies in. Windows that begin at
+multiples of 4 and reach ``HALO`` voxels over their tile therefore give the tile's voxels the same probabilities as one
+window over the whole tomogram would: windows overlap, and nothing is left to blend.
 """
 
 from __future__ import annotations
