@@ -71,7 +71,7 @@ def _others(net: Autoencoder3D, piece: int) -> list[Plan]:
     made = swift.kernels(last.decoder)
 
     def decode(codes: Tensor) -> Tensor:
-        return swift.decode(last.decoder, codes, made) / last.gain
+        return swift.decode(last.decoder, codes, made).div(last.gain)
 
     with quiet_torchscript():
         frozen = torch.jit.optimize_for_inference(torch.jit.script(net), ["encode"])
@@ -82,7 +82,8 @@ def _time(half: Half, given: Tensor, truth: Tensor, piece: int, device: torch.de
     """Milliseconds of one, infinite where the answer is another."""
     there = given.to(device)
     try:
-        answer = torch.cat([half(some) for some in there.split(piece)]).cpu()
+        pieces = [there[first : first + piece] for first in range(0, len(there), piece)]
+        answer = torch.cat([half(some) for some in pieces]).cpu()
         scale = float(truth.square().mean().sqrt()) or 1.0
         if not float((answer - truth).abs().max()) <= tolerance * scale:
             return float("inf")

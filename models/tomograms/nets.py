@@ -9,8 +9,7 @@ One thing is not published: an autoencoder may smooth sub-volumes by a fixed Gau
 hold what is finer, but noise of a tomogram is mostly there, and hides from training what there is to learn.
 """
 
-from __future__ import annotations
-
+# No annotations from __future__: TorchScript reads those of attributes, and wants types there, not their names.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -92,9 +91,9 @@ def blur(edge: int, smooth: float) -> Tensor:
     """The matrix (e, e) that smooths an axis by a Gaussian of ``smooth`` voxels, mirrored beyond its ends."""
     at = torch.arange(edge)
     weights = torch.exp(-0.5 * ((torch.arange(-edge, 2 * edge) - at[:, None]) / smooth) ** 2)
-    before, within, after = weights.split(edge, 1)
+    before, within, after = weights[:, :edge], weights[:, edge : 2 * edge], weights[:, 2 * edge :]
     found = within + before.flip(1) + after.flip(1)
-    return found / found.sum(1, keepdim=True)
+    return found.div(found.sum(1, keepdim=True))
 
 
 class Autoencoder3D(nn.Module):
@@ -105,6 +104,10 @@ class Autoencoder3D(nn.Module):
     from the reconstruction, too; 0: none, as published. Inside, what is smoothed is multiplied by ``gain``, so that it
     varies by about 1, and the reconstruction is divided by it. It can be scripted: the script keeps both halves.
     """
+
+    smooth: Tensor
+    gain: Tensor
+    axis: Tensor
 
     def __init__(
         self, edge: int = 32, channels: int = CHANNELS, codes: int = CODES, smooth: float = 0.0, gain: float = 1.0

@@ -5,25 +5,27 @@ They are picked, cut and posed as in mining, so that a network learns on what it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from .boxes import boxes
+from .boxes import Bools, boxes
 from .bundles import EDGE, VOXEL_A
 from .dog import DogOptions, pick
-from .pose import posed_boxes, poses
+from .pose import Poses, posed_boxes, poses
 from .scene import SceneOptions
 from .simulator import Simulated, simulate
+from .statistics import statistics
+from .told import Progress, Stop, Told
 from .volume import ArrayVolume, Floats, Volume
 from .working import Working
 
-Progress = Callable[[str, int, int], None]
-Stop = Callable[[], bool]
+Rows = npt.NDArray[np.intp]
 
+LEAST = 16
+_AT_ONCE = 64
 _NEAR = 4
 """Voxels around a pick in which its class is looked for."""
 _LEAST = 0.1
@@ -59,40 +61,6 @@ class Sample:
         """Voxels along a side."""
         return int(self.boxes.shape[-1])
 
-    def save(self, path: Path) -> None:
-        """Write all of it as ``.npz``, beside its name and then renamed."""
-        given = {"clean": self.clean, "label": self.label}
-        part = path.with_name(path.name + ".inprogress")
-        with part.open("wb") as file:
-            np.savez(
-                file,
-                boxes=self.boxes,
-                group=self.group,
-                source=np.array(self.source),
-                **{name: array for name, array in given.items() if array is not None},
-            )
-        part.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Sample:
-        """What ``save`` wrote. Raises ``ValueError`` where it is none, ``OSError``."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                names = {name: file[name] for name in file.files}
-            source = str(names.pop("source"))
-            return cls(**names, source=source)
-        except (KeyError, TypeError, EOFError) as error:
-            raise ValueError(f"{path}: holds no sub-volumes to train on ({error}); delete it") from error
-
-    def joined(self, other: Sample) -> Sample:
-        """Both, if both know the same; tomograms of the second are numbered on."""
-        first = int(self.group.max(initial=-1)) + 1
-        both = {"boxes": np.concatenate([self.boxes, other.boxes])}
-        for name in ("clean", "label"):
-            a, b = getattr(self, name), getattr(other, name)
-            both[name] = np.concatenate([a, b]) if a is not None and b is not None else None
-        return Sample(**both, group=np.concatenate([self.group, other.group + first]), source=self.source)
-
 
 @dataclass(frozen=True, slots=True)
 class PracticeOptions:
@@ -114,20 +82,80 @@ class PracticeOptions:
 
 
 def simulated_sample(options: PracticeOptions, progress: Progress | None = None, stop: Stop | None = None) -> Sample:
-    """Sub-volumes of simulated tomograms, clean twins and classes; raises ``InterruptedError`` when told to stop."""
-    found: Sample | None = None
+    """Sub-volumes of simulated tomograms, with clean twins and classes. Raises ``told.Stopped`` when told to stop."""
+    told, made = Told(progress, stop), []
     for number in range(options.tomograms):
-        if stop is not None and stop():
-            raise InterruptedError("stopped while tomograms were simulated")
-        if progress is not None:
-            progress("simulate tomograms", number, options.tomograms)
-        one = _of_simulated(options.seed + number, options)
-        found = one if found is None else found.joined(one)
-    if found is None or not len(found):
-        raise ValueError("nothing was picked in the simulated tomograms; more or larger ones are needed")
-    if progress is not None:
-        progress("simulate tomograms", options.tomograms, options.tomograms)
-    return found
+        told("simulate tomograms", number, options.tomograms)
+        made.append(_of_simulated(options.seed + number, options))
+    told("simulate tomograms", options.tomograms, options.tomograms)
+    return together(made)
+
+
+def tomogram_sample(
+    volume: Volume,
+    options: PracticeOptions,
+    *,
+    bright: bool = False,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    threads: int = 2,
+) -> Sample:
+    """Sub-volumes of a tomogram as it is: the best picks, a batch at a time; ``bright``: density is bright in it.
+
+    Raises ``told.Stopped``, and what ``Working`` and reading raise.
+    """
+    known = statistics(volume, threads=threads, progress=progress, stop=stop)
+    working = Working(volume, options.voxel_a, bright=bright, statistics=known, box=options.edge)
+    xyz = pick(working, options.dog, progress=progress, stop=stop, threads=threads).xyz[: options.most]
+    told, parts = Told(progress, stop), [np.zeros((0, *(options.edge,) * 3), np.float16)]
+    for first in range(0, len(xyz), _AT_ONCE):
+        told("cut", first, len(xyz))
+        seen, good, _ = _seen(working, xyz[first : first + _AT_ONCE], options)
+        parts.append(seen[good].astype(np.float16))
+    found = np.concatenate(parts)
+    return Sample(found, np.zeros(len(found), np.int64), source="tomograms as they are")
+
+
+def together(samples: Sequence[Sample]) -> Sample:
+    """One sample of several, whose tomograms are numbered on; what not all know is left out.
+
+    Raises ``ValueError`` where there is none, or their edges differ.
+    """
+    if not samples or len({one.edge for one in samples}) != 1:
+        raise ValueError("no sub-volumes to train on" if not samples else "sub-volumes of several edges")
+    firsts = np.cumsum([0, *(int(one.group.max(initial=-1)) + 1 for one in samples)])
+    clean = [one.clean for one in samples if one.clean is not None]
+    label = [one.label for one in samples if one.label is not None]
+    return Sample(
+        np.concatenate([one.boxes for one in samples]),
+        np.concatenate([one.group + first for one, first in zip(samples, firsts, strict=False)]),
+        np.concatenate(clean) if len(clean) == len(samples) else None,
+        np.concatenate(label) if len(label) == len(samples) else None,
+        samples[0].source,
+    )
+
+
+def split(sample: Sample, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Rows to train on, and rows held back, about a ``share`` of all: whole tomograms where there are three or more.
+
+    Of one or two, sub-volumes are drawn, as published. Raises ``ValueError`` for fewer than 16 sub-volumes.
+    """
+    n = len(sample)
+    if n < LEAST:
+        raise ValueError(f"{n} sub-volumes are too few to train on; at least {LEAST} are needed")
+    rng = np.random.default_rng([seed, 9])
+    numbers = rng.permutation(np.unique(sample.group))
+    wanted = max(1, round(share * n))
+    if len(numbers) < 3:
+        order = rng.permutation(n)
+        return np.sort(order[wanted:]), np.sort(order[:wanted])
+    chosen: list[int] = []
+    for number in numbers[:-1].tolist():
+        if np.isin(sample.group, chosen).sum() >= wanted:
+            break
+        chosen.append(number)
+    held = np.isin(sample.group, chosen)
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def _of_simulated(seed: int, options: PracticeOptions) -> Sample:
@@ -149,20 +177,26 @@ def _of_simulated(seed: int, options: PracticeOptions) -> Sample:
     )
 
 
-def _twins(
-    noisy: Volume, pure: Volume, xyz: Floats, options: PracticeOptions
-) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+def _twins(noisy: Volume, pure: Volume, xyz: Floats, options: PracticeOptions) -> tuple[Floats, Floats, Bools]:
     """Sub-volumes, those without noise in the same units, and which are good."""
-    seen, good = boxes(noisy, xyz, options.edge)
-    if options.posed:
-        found = poses(seen)
-        seen, good = posed_boxes(noisy, xyz, found, options.edge)
-        clean, _ = posed_boxes(pure, xyz, found, options.edge)
+    seen, good, turned = _seen(noisy, xyz, options)
+    if turned is not None:
+        clean, _ = posed_boxes(pure, xyz, turned, options.edge)
     else:
         clean, _ = boxes(pure, xyz, options.edge)
     # Both have s.d. 1 of themselves. Noise is independent of the signal: their product's mean is the signal's share.
     share = np.maximum((seen * clean).mean((1, 2, 3), keepdims=True), 0)
     return seen, clean * share, good
+
+
+def _seen(volume: Volume, xyz: Floats, options: PracticeOptions) -> tuple[Floats, Bools, Poses | None]:
+    """Sub-volumes as mining cuts them, which are good, and their poses."""
+    seen, good = boxes(volume, xyz, options.edge)
+    if not options.posed:
+        return seen, good, None
+    turned = poses(seen)
+    seen, good = posed_boxes(volume, xyz, turned, options.edge)
+    return seen, good, turned
 
 
 def _classes(made: Simulated, xyz: Floats) -> npt.NDArray[np.uint8]:

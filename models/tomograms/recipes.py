@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-Progress = Callable[[str, int, int], None]
-Stop = Callable[[], bool]
 
 TARGETS = ("input", "clean")
 
@@ -25,7 +21,7 @@ class Options:
     published. ``normalise``: the code is batch-normalised before its ReLU while training, and the norm then folded into
     the dense layer, whose numbers otherwise die out; ``dense_rate``: share of the rate for that layer. ``weight``:
     errors count relative to the target's variance to this power; 0: as published. ``mirror``: sub-volumes are mirrored
-    at random, as the missing wedge allows (along y; along x and z together). ``sparsity``: λ of the penalty λ Σ |code|
+    at random, as the missing wedge allows (along y; along x and z together), unless posed. ``sparsity``: λ of the penalty λ Σ |code|
     per sub-volume, over its voxels' mean squared error; the published value is not told. ``rate``: of Adam, with
     ``betas``; ``falling``: it falls to a twentieth over ``epochs``, half a cosine. ``batch``: sub-volumes per step.
     ``epochs``: at most; ``patience``: epochs without a better validation before it ends. ``held``: share of the
@@ -107,6 +103,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 """``paper``: as published. ``general``: errors against the clean sub-volume, mirrored ones too, a falling rate."""
 
 
+FURTHER = 0.3
+"""Of the rate, where a training goes on from a bundle."""
+
+
 def make_options(out: Path, recipe: str = "general", **given: Any) -> Options:
     """The options of a recipe, with what is ``given`` and not None. Raises ``ValueError`` for what cannot be."""
     if recipe not in RECIPES:
@@ -115,6 +115,12 @@ def make_options(out: Path, recipe: str = "general", **given: Any) -> Options:
         raise ValueError(f"--recipe {recipe}: unknown{hint}")
     changed = {key: value for key, value in given.items() if value is not None}
     made = replace(Options(out, recipe=recipe), **RECIPES[recipe])
+    if changed.get("start"):
+        # A code in use needs no norm, which would change it, and small steps keep what was learnt.
+        made = replace(made, normalise=False, rate=made.rate * FURTHER)
     posed = changed.get("posed", made.posed)
     name = f"tomograms-{'posed' if posed else 'general'}" if recipe == "general" else f"tomograms-{recipe}"
+    if posed:
+        # A mirrored sub-volume would have been turned another way: its poses follow the signs of its third moments.
+        made = replace(made, mirror=False)
     return replace(made, **{"name": name, **changed})

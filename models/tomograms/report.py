@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .bundles import save_codec
+from ..bundle import load_bundle
+from .bundles import codec_network, save_codec
 from .nets import Autoencoder3D
 from .practice import Sample
 from .recipes import Options
@@ -20,6 +21,8 @@ from .scoring import scores
 from .swift import PIECE
 from .volume import Floats
 
+REPORT = "report.json"
+"""Error on what is held back, before and after a training that went on from a bundle, and its name."""
 _SHOWN = 12
 
 
@@ -33,6 +36,8 @@ def finish(
 ) -> Path:
     """Write ``<name>.pt``, ``<name>.json``, ``scores.json`` and pictures to ``options.out``; path of the ``.pt``."""
     found = {"validation": scores(net, sample, held)}
+    if options.start:
+        found["before"] = scores(codec_network(load_bundle(options.start)).eval(), sample, held)
     if check is not None:
         found["check"] = scores(net, check, np.arange(len(check)), marked=sample)
     (options.out / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -47,6 +52,9 @@ def finish(
         scores=found,
         trained_by=by,
     )
+    if options.start:
+        told = {"before": found["before"]["error"], "after": found["validation"]["error"], "path": path.name}
+        (options.out / REPORT).write_text(json.dumps(told) + "\n")
     draw_curves(options.out / "curves.png", history)
     shown = check if check is not None else sample
     rows = np.arange(len(check)) if check is not None else held
@@ -119,8 +127,8 @@ def draw_examples(path: Path, net: Autoencoder3D, sample: Sample, rows: npt.NDAr
 @torch.no_grad()
 def reconstructed(net: Autoencoder3D, boxes: Floats) -> Floats:
     """Reconstructions float32 of boxes (n, e, e, e)."""
-    pieces = torch.from_numpy(boxes)[:, None].split(PIECE)
-    return np.concatenate([net(piece)[:, 0].numpy() for piece in pieces])
+    given = torch.from_numpy(boxes)[:, None]
+    return np.concatenate([net(given[at : at + PIECE])[:, 0].numpy() for at in range(0, len(given), PIECE)])
 
 
 def _grey(images: Floats) -> Floats:

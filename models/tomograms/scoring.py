@@ -85,4 +85,4 @@ def _passed(net: Autoencoder3D, sample: Sample, rows: npt.NDArray[np.intp]) -> t
 
 
 def _round(value: float | np.floating[Any]) -> float:
-    return round(float(value), 4)
+    return round(float(value), 5)
