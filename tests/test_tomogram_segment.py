@@ -230,7 +230,9 @@ def test_it_learns_from_labels_and_its_bundle_segments(tmp_path: Path) -> None:
     assert min(scores.values()) > 0.7, scores
     fresh = examples(8, seed=9)
     found = Segmenter(path, threads=1).probabilities(fresh.windows).argmax(1).astype(np.uint8)
-    assert min(d for d in dice(overlap(found, fresh.labels, 3)) if d is not None) > 0.6
+    # Zeros lie beside the outermost voxels, which do not count in training and are never used of a tomogram's windows.
+    inner = np.s_[:, 2:-2, 2:-2, 2:-2]
+    assert min(d for d in dice(overlap(found[inner], fresh.labels[inner], 3)) if d is not None) > 0.6
     history = json.loads((tmp_path / "scores.json").read_text())["history"]
     assert card.training["best epoch"] == 1 + int(np.argmin([row["validation"] for row in history]))
     assert not (tmp_path / CHECKPOINT).exists()
