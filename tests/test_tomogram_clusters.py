@@ -110,6 +110,22 @@ def test_restarts_help_and_a_stop_is_heeded() -> None:
     assert not stopped.finished
 
 
+def test_earlier_centres_hold_where_others_are_hardly_better() -> None:
+    codes = np.random.default_rng(0).normal(size=(600, 6)).astype("f4")  # one heap: any cut of it is as good
+    old = cluster(codes, k=8, seed=1, restarts=8)
+    found = cluster(codes, k=8, seed=2, restarts=4, first=old.codes)
+    np.testing.assert_allclose(found.codes, old.codes, atol=1e-4)
+    assert np.abs(cluster(codes, k=8, seed=2, restarts=4).codes - old.codes).max() > 0.1
+    # Where they are bad they go; where there are fewer than k, others come beside them.
+    heaps = blobs([50] * 6)
+    bad = cluster(heaps, k=6, first=heaps[:6])
+    assert bad.counts.tolist() == [50] * 6
+    more = cluster(heaps, k=6, restarts=1, first=old.codes[:2])
+    assert len(more.codes) == 6
+    fewer = cluster(codes, k=3, restarts=1, first=old.codes)
+    assert len(fewer.codes) == 3
+
+
 def test_codes_that_are_not_finite_have_no_cluster() -> None:
     codes = blobs([10, 10])
     codes[3, 2] = np.nan

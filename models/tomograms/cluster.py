@@ -25,6 +25,7 @@ NONE = -1
 _SAMPLE = 20_000
 _AT_ONCE = 8192
 _ROUNDS, _ROUND = 20, 10
+_PREFERENCE = 0.99
 
 
 class Centred(Protocol):
@@ -74,6 +75,7 @@ def cluster(
     seed: int = 1,
     restarts: int = RESTARTS,
     weights: Floats | None = None,
+    first: Floats | None = None,
     stop: Callable[[], bool] = never,
     progress: Progress = quiet,
 ) -> Centres:
@@ -81,7 +83,9 @@ def cluster(
 
     The best of ``restarts`` seedings by k-means++ (Arthur and Vassilvitskii, 2007), each brought to rest by Lloyd's
     iterations, by the sum of squared distances. Of more than 20 000 codes the restarts take a sample of that many, and
-    the best is brought to rest on all. There are at most n / 2 clusters and no empty ones: ``Centres.note`` says so.
+    the best is brought to rest on all. ``first`` (m, d): centres of an earlier time, the largest first, which are tried
+    as well and taken unless a restart is better by a hundredth, so that clusters change only where it is worth it.
+    There are at most n / 2 clusters and no empty ones: ``Centres.note`` says so.
     Codes that are not finite are left out. ``stop`` is asked every ten iterations; the result has ``finished`` False
     then. Told as ``progress("cluster", done, of)``. Raises ``ValueError`` where no code is finite.
     """
@@ -92,7 +96,8 @@ def cluster(
         raise ValueError(f"none of {len(codes)} codes is finite: there is nothing to make clusters of")
     scale = np.ones(good.shape[1], np.float32) if weights is None else np.asarray(weights, np.float32)
     number = max(1, min(k, len(good) // 2))
-    middles, finished = _best(good * scale, number, seed, restarts, stop, progress)
+    old = np.zeros((0, good.shape[1]), np.float32) if first is None else first[:number] * scale
+    middles, finished = _best(good * scale, old, number, seed, restarts, stop, progress)
     return _centres(good, scale, _nearest(good * scale, middles)[0], k, finished)
 
 
@@ -124,27 +129,46 @@ def _nearest(scaled: Floats, middles: Floats) -> tuple[Ints, Floats]:
 
 
 def _best(
-    scaled: Floats, k: int, seed: int, restarts: int, stop: Callable[[], bool], progress: Progress
+    scaled: Floats, old: Floats, k: int, seed: int, restarts: int, stop: Callable[[], bool], progress: Progress
 ) -> tuple[Floats, bool]:
-    """Centres (k, d) of the best restart, brought to rest on all codes; whether it was not stopped."""
-    from sklearn.cluster import kmeans_plusplus
-
+    """Centres (k, d) of the best start, brought to rest on all codes; whether it was not stopped."""
     rng = np.random.default_rng(seed)
     some = scaled if len(scaled) <= _SAMPLE else scaled[np.sort(rng.choice(len(scaled), _SAMPLE, replace=False))]
-    steps = restarts + (len(some) < len(scaled))
-    best, least, finished = np.zeros((0, scaled.shape[1]), np.float32), np.inf, True
-    for at in range(restarts):
-        if len(best) and stop():
-            return best, False
-        first, _ = kmeans_plusplus(some, k, random_state=int(rng.integers(2**31)))
+    starts = restarts + bool(len(old))
+    steps = starts + (len(some) < len(scaled))
+    best, least = np.zeros((0, scaled.shape[1]), np.float32), np.inf
+    for at in range(starts):
+        is_old = at == 0 and len(old) > 0
         # k-means++ takes a code twice where there are fewer different ones than centres.
-        middles, inertia, finished = _lloyd(some, np.unique(first, axis=0), stop)
-        best, least = (middles, inertia) if inertia < least or not len(best) else (best, least)
+        first = np.unique(_more(some, old, k, rng) if is_old else _seeds(some, k, rng), axis=0)
+        middles, inertia, finished = _lloyd(some, first, stop)
+        if inertia < least or not len(best):
+            best, least = middles, inertia * (_PREFERENCE if is_old else 1)
+        if not finished or (at + 1 < starts and stop()):
+            return best, False
         progress("cluster", at + 1, steps)
-    if len(some) < len(scaled) and finished:
+    if len(some) < len(scaled):
         best, _, finished = _lloyd(scaled, best, stop)
         progress("cluster", steps, steps)
-    return best, finished
+        return best, finished
+    return best, True
+
+
+def _seeds(codes: Floats, k: int, rng: np.random.Generator) -> Floats:
+    from sklearn.cluster import kmeans_plusplus
+
+    seeds: Floats = kmeans_plusplus(codes, k, random_state=int(rng.integers(2**31)))[0]
+    return seeds
+
+
+def _more(codes: Floats, old: Floats, k: int, rng: np.random.Generator) -> Floats:
+    """The ``old`` centres, and codes up to ``k``, drawn as k-means++ draws: by squared distance to what there is."""
+    seeds = [row[None] for row in old]
+    far = np.square(_nearest(codes, old)[1], dtype=np.float64)
+    while len(seeds) < k and far.sum() > 0:
+        seeds.append(codes[rng.choice(len(codes), p=far / far.sum())][None])
+        far = np.minimum(far, cdist(codes, seeds[-1], "sqeuclidean")[:, 0])
+    return np.concatenate(seeds)
 
 
 def _lloyd(codes: Floats, middles: Floats, stop: Callable[[], bool]) -> tuple[Floats, float, bool]:

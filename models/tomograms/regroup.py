@@ -52,17 +52,30 @@ def regroup(
     centres are encoded anew. ``boxes()`` gives sub-volumes that were kept, some at a time, (m, e, e, e) with their
     codes (m, d) by this network: the average of each cluster is of them. Raises ``ValueError`` as ``cluster``.
     """
-    new = cluster(codes, k=k, seed=seed, restarts=restarts, stop=stop, progress=progress)
+    if bridge is None and old is not None:
+        bridge = Bridge(codes, codes) if old.network == codec.sha256 else centres_bridge(old, codec)
+    first = None if old is None or bridge is None else _moved(old, bridge)
+    new = cluster(codes, k=k, seed=seed, restarts=restarts, first=first, stop=stop, progress=progress)
     if not new.finished:
         return None
     decoded = codec.decode(new.codes)
-    if bridge is None and old is not None:
-        bridge = Bridge(codes, codes) if old.network == codec.sha256 else centres_bridge(old, codec)
     averages = averages_of(new, codec.edge, boxes, stop)
     if averages is None:
         return None
     average = (averages.averages(), averages.counts)
     return follow(old, new, decoded, codec, bridge=bridge, groups=groups, average=average, seed=seed)
+
+
+def _moved(old: Clusters, bridge: Bridge) -> Floats:
+    """Where the old clusters' sub-volumes are in the new space: means (m, d), the largest cluster first."""
+    row = assign(bridge.before, old)[0]
+    good = np.flatnonzero((row >= 0) & np.isfinite(bridge.after).all(axis=1))
+    weight = np.ones(len(good)) if bridge.weight is None else bridge.weight[good]
+    sums, total = np.zeros((len(old), bridge.after.shape[1])), np.zeros(len(old))
+    np.add.at(sums, row[good], bridge.after[good] * weight[:, None])
+    np.add.at(total, row[good], weight)
+    order = np.argsort(-total, kind="stable")[: np.count_nonzero(total)]
+    return (sums[order] / total[order, None]).astype(np.float32)
 
 
 def averages_of(
