@@ -26,6 +26,7 @@ from .commands.record import record, replay
 from .commands.recover import recover
 from .commands.rethreshold import rethreshold
 from .commands.run import check, run, schema
+from .commands.segment import segment
 from .commands.train import app as train
 
 app = typer.Typer(
@@ -52,7 +53,9 @@ app.command()(mine)
 app.command()(rethreshold)
 app.command()(status)
 app.command()(retry)
+app.command()(mine)
 app.add_typer(cluster, name="cluster")
+app.command()(segment)
 app.add_typer(train, name="train")
 app.add_typer(finetune, name="finetune")
 app.add_typer(evaluate, name="evaluate")

@@ -66,7 +66,7 @@ def test_the_version_is_said() -> None:
 
 
 COMMANDS = """run check schema page marks deploy demo emulate record replay classify classify2d pick rethreshold status
-retry cluster train finetune evaluate models inspect recover"""
+retry mine cluster segment train finetune evaluate models inspect recover"""
 
 
 @pytest.mark.parametrize("command", COMMANDS.split())

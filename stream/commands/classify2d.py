@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from .bars import bars
 from .mistakes import user_mistakes
 from .run import start_logging, write_json
 from .stack_files import StackError
-from .train import bars
 
 if TYPE_CHECKING:
     from .classify2d_run import Done

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .bars import bars
 from .mistakes import user_mistakes
 from .run import start_logging, write_json
 from .sending import stopping
-from .train import bars
 
 if TYPE_CHECKING:
     from ...models.tomograms.book import Clusters

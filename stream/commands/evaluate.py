@@ -12,10 +12,11 @@ import numpy as np
 import typer
 
 from ..errors import plain
+from .bars import bars
 from .evaluate_classes import classes2d
 from .evaluate_particles import particles
+from .evaluate_tomograms import evaluate_tomograms
 from .run import write_json
-from .train import bars
 
 if TYPE_CHECKING:
     from ...models.hits.evaluate import Scores
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Score a model on fresh test data.", no_args_is_help=True)
 app.command()(particles)
 app.command()(classes2d)
+app.command("tomograms")(evaluate_tomograms)
 REAL = Path("spi-pr772") / "labelled27.npz"
 
 

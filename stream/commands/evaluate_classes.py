@@ -11,10 +11,10 @@ import numpy as np
 import typer
 
 from ..flow.settings import ConfigError
+from .bars import bars
 from .mistakes import user_mistakes
 from .real_classes import show_real
 from .run import config_errors, write_json
-from .train import bars
 
 if TYPE_CHECKING:
     from ...models.classes2d.study import Study

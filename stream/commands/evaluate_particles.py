@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..flow.settings import ConfigError
+from .bars import bars
 from .mistakes import user_mistakes
 from .run import config_errors, write_json
 from .scores_table import draw, show
-from .train import bars
 from .train_particles import SETTABLE, changes
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import numpy as np
 import typer
 
 from ..flow.settings import ConfigError
+from .bars import bars
 from .mistakes import user_mistakes
 from .run import config_errors, write_json
-from .train import bars
 
 if TYPE_CHECKING:
     from ...models.tomograms.codec import Codec
@@ -57,6 +57,10 @@ def evaluate_tomograms(
     minutes: Annotated[
         float | None, typer.Option(min=0.05, help="most, of a segmentation's training; default 4")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="a segmentation that training begins with: name or path; default: none")
+    ] = None,
+    mine_only: Annotated[bool, typer.Option("--mine-only", help="no segmentation, no scores of voxels")] = False,
     unseen: Annotated[
         list[str] | None,
         typer.Option(help="maps that only test tomograms have; repeatable. Default: three of BEAMSIEVE_DATA"),
@@ -78,8 +82,10 @@ def evaluate_tomograms(
         "threshold": threshold,
         "k": clusters,
         "minutes": minutes,
+        "start": start,
     }
     with user_mistakes(), config_errors():
+        given["segment"] = False if mine_only else None
         given["unseen"] = _unseen(unseen)
         chosen = _rows(rows or list(DEFAULT))
         options = {name: _options(ROWS[name], given, seed, tuning, quick) for name in chosen}

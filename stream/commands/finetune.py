@@ -124,7 +124,7 @@ def _run(given: dict[str, Any], stop: threading.Event) -> tuple[Tuned | None, di
     from ...models.classes2d.finetune import finetune
     from ...models.lanes import open_lane
     from ...models.progress import Lines
-    from .train import bars
+    from .bars import bars
 
     # What is wrong with the options is said before a night's particles are read.
     _check_folder(given["out"], given["resume"])

@@ -11,11 +11,11 @@ import typer
 from ..errors import plain
 from ..flow.settings import ConfigError
 from ..sinks.tomograms.settings import FORMATS
+from .bars import bars
 from .mined_files import find, show
 from .pick import Options, checked
 from .run import config_errors, start_logging, write_json
 from .sending import stopping
-from .train import bars
 
 STOPPED = 143
 """Exit code after a signal, as shells give it for SIGTERM."""

@@ -13,8 +13,8 @@ from ..errors import plain
 from ..flow.settings import ConfigError, Settings, Where
 from ..flow.settings import check as check_data
 from ..sinks.picks.settings import FORMATS
+from .bars import bars
 from .run import Changed, apply_change, config_errors, parse_change, places, start_logging, write_json
-from .train import bars
 
 if TYPE_CHECKING:
     from ..beamlines.offline import Done, PickFiles

@@ -10,10 +10,10 @@ import numpy as np
 import typer
 
 from ..flow.settings import ConfigError
+from .bars import bars
 from .labelled import Reading, read_labelled
 from .pick import find
 from .run import write_json
-from .train import bars
 
 if TYPE_CHECKING:
     from ...models.classes2d.working import Floats

@@ -12,8 +12,8 @@ import typer
 
 from ..errors import plain
 from ..flow.frame import BadData
+from .bars import bars
 from .run import write_json
-from .train import bars
 
 if TYPE_CHECKING:
     from ..sinks.picks.again import Recount

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .bars import bars
 from .mistakes import user_mistakes
 from .run import start_logging, write_json
 from .sending import stopping
-from .train import bars
 from .train_segments import EPOCHS, FOLDER, MINUTES, MOST, PREFIX, Training, trained
 
 if TYPE_CHECKING:

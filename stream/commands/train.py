@@ -1,51 +1,26 @@
-"""``beamsieve train hits|particles|classes2d``: train, choose the threshold, evaluate, write the bundle."""
+"""``beamsieve train hits|particles|classes2d|tomograms|segments``: train, choose the threshold, evaluate, write the bundle."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .bars import bars
 from .train_classes import classes2d
 from .train_particles import particles
+from .train_segments import train_segments
+from .train_tomograms import train_tomograms
 
 app = typer.Typer(help="Train the models that ship, from a seed.", no_args_is_help=True)
-
-Progress = Callable[[str, int, int], None]
 
 
 @app.callback()
 def _group() -> None:
     """Train the models that ship, from a seed."""
-
-
-@contextmanager
-def bars() -> Iterator[Progress | None]:
-    """Progress bars on a terminal; ``None``, for plain lines, elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as shown:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, done: int, of: int) -> None:
-            # What stands before the colon names the work, what follows changes with each step.
-            name = what.partition(":")[0]
-            if name not in tasks:
-                tasks[name] = shown.add_task(what, total=of)
-            shown.update(tasks[name], completed=done, description=what)
-
-        yield show
 
 
 @app.command()
@@ -128,3 +103,5 @@ def hits(
 
 app.command()(particles)
 app.command()(classes2d)
+app.command("tomograms")(train_tomograms)
+app.command("segments")(train_segments)

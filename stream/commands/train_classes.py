@@ -61,7 +61,7 @@ def classes2d(
     given = {k: v for k, v in locals().items() if k not in {"map_", "validation", "snr", "out", "recipe"}}
     from ...models.classes2d.train import make_options, train
     from ...models.progress import Lines
-    from .train import bars
+    from .bars import bars
 
     with user_mistakes(), config_errors():
         if name is not None and not Path(name).name == name:

@@ -32,7 +32,7 @@ def from_marks(start: str | None, add: Sequence[Path], out: Path, anyway: bool, 
     Exit code 0: the bundle is in ``out``. 1: it is not better, and was not written; or a file cannot be read or
     written. 2: a wrong option, or marks that cannot be trained from.
     """
-    from .train import bars
+    from .bars import bars
 
     with user_mistakes(), config_errors():
         outcome = _train(start, add, out, anyway, given, bars)

@@ -83,7 +83,7 @@ def particles(
     """
     given = locals()
     from ...models.progress import Lines
-    from .train import bars
+    from .bars import bars
 
     with user_mistakes(), config_errors():
         asked = _Asked(given)

@@ -101,8 +101,8 @@ def _trained(
     from ...models.progress import Lines
     from ...models.tomograms.told import Stopped
     from ...models.tomograms.train import checkpoint_in, make_options, train
-    from .tomogram_samples import gathered
     from .bars import bars
+    from .tomogram_samples import gathered
 
     out, recipe, device = where
     told = {"device": device, "command": shlex.join(["beamsieve", *sys.argv[1:]])}
