@@ -16,8 +16,10 @@ from beamsieve.models.tomograms.cluster import Centres
 from beamsieve.models.tomograms.codec import Codec
 from beamsieve.models.tomograms.mine import Mined
 from beamsieve.models.tomograms.scene import CLASSES, Kind, SceneOptions
+from beamsieve.models.tomograms.segment_set import SetOptions
 from beamsieve.models.tomograms.simulator import TEST, VALIDATION, Simulated, simulate
-from beamsieve.models.tomograms.study import MARKING, Marks, Seen, Study, StudyOptions, marked, true_examples
+from beamsieve.models.tomograms.study import MARKING, Study, StudyOptions
+from beamsieve.models.tomograms.study_marks import Marks, Seen, marked, true_examples
 from beamsieve.models.tomograms.study_scores import mining_scores, voxel_scores
 from beamsieve.models.tomograms.truth import GROUPS, boxed, grouped, groups_at, match, overlap, truth_of
 from beamsieve.models.tomograms.volume import ArrayVolume
@@ -62,7 +64,8 @@ def membrane_places(made: Simulated, count: int) -> np.ndarray[Any, Any]:
     places = np.stack([x, y, z], 1)
     away = np.linalg.norm(places[:, None] - made.particles.xyz[None], axis=2).min(1)
     good = places[away > 9]
-    return good[np.linspace(0, len(good) - 1, count).astype(int)]
+    found: np.ndarray[Any, Any] = good[np.linspace(0, len(good) - 1, count).astype(int)]
+    return found
 
 
 def test_classes_are_joined_into_groups() -> None:
@@ -158,7 +161,7 @@ def test_a_cluster_is_what_half_of_its_members_are(made: Simulated) -> None:
     groups = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 1, 2], np.uint8)
     codes = np.repeat([0.0, 50.0, 100.0, 150.0], 3)[:, None].repeat(32, 1).astype(np.float32)
     seen = Seen(made, replace(mined, codes=codes), groups)
-    marks = marked([seen], replace(OPTIONS, k=4))
+    marks = marked([seen], 4, 1)
     assert marks.of(seen.mined).tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [0] * 3
     assert sorted(marks.values.tolist()) == [0, 0, 1, 2]
     assert isinstance(marks, Marks)
@@ -168,7 +171,7 @@ def test_a_cluster_is_what_half_of_its_members_are(made: Simulated) -> None:
 def test_true_labels_lie_on_their_windows(made: Simulated) -> None:
     # Off the faces, so that no mirroring is needed to say what a window shows.
     seen = Seen(made, mined_at(made, made.particles.xyz), groups_at(made, made.particles.xyz))
-    data = true_examples([seen], OPTIONS)
+    data = true_examples([seen], SetOptions(most=12, edge=16))
     assert data.windows.shape == data.labels.shape
     bright = [w[v == GLOBULE].mean() - w[v == 0].mean() for w, v in zip(data.windows, data.labels, strict=True)]
     assert min(bright) > 0.3

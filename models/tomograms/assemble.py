@@ -72,6 +72,8 @@ def _free(scene: Scene, rng: np.random.Generator, radius: float, *, cut: bool = 
     """A place (x, y, z) for a ball of ``radius`` voxels, None where none was found; ``cut``: it may leave the ice."""
     nz, ny, nx = scene.labels.shape
     low = 0.0 if cut else min(radius, (nz - 1) / 2)
+    places = np.array([place for place, *_ in scene.placed]).reshape(-1, 3)
+    sizes = np.array([size for _, size, *_ in scene.placed])
     for _ in range(_TRIES):
         at = np.array([rng.uniform(0, nx - 1), rng.uniform(0, ny - 1), rng.uniform(low, nz - 1 - low)])
         if cut:
@@ -79,7 +81,7 @@ def _free(scene: Scene, rng: np.random.Generator, radius: float, *, cut: bool = 
         x, y, z = np.rint(at).astype(int)
         if scene.clear[z, y, x] < radius:
             continue
-        if all(np.linalg.norm(at - other) > radius + size for other, size, *_ in scene.placed):
+        if (np.linalg.norm(places - at, axis=1) > radius + sizes).all():
             return at
     return None
 

@@ -18,29 +18,26 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .boxes import cut
-from .cluster import Centres, K, assign, cluster
+from .cluster import K
 from .codec import Codec
 from .dog import DogOptions
 from .labels import LabelOptions
-from .mine import Mined, MineOptions, Miner
-from .pose import Poses
+from .mine import MineOptions, Miner
 from .scene import Kind, SceneOptions
 from .segment import Segmenter
-from .segment_set import Examples, Marked, SetOptions, chosen, examples
+from .segment_set import Marked, SetOptions, examples
 from .segment_train import Options as TrainOptions
 from .segment_train import train_segments
-from .simulator import TEST, VALIDATION, Simulated, simulate
+from .simulator import TEST, VALIDATION, simulate
+from .study_marks import Marks, Seen, marked, marked_of, true_examples
 from .study_report import keep_picture
 from .study_scores import labels_score, mining_scores, voxel_scores
-from .truth import GROUPS, groups_at, truth_of
-from .volume import ArrayVolume, Floats, Shape
+from .truth import GROUPS, groups_at
+from .volume import ArrayVolume, Shape
 
 Labels = npt.NDArray[np.uint8]
 Progress: TypeAlias = Callable[[str, int, int], None]
 Row: TypeAlias = dict[str, Any]
-SHARE = 0.5
-"""Of a cluster's members that must be of a group for its mark."""
 MARKING = VALIDATION + 500
 """First seed of the tomograms whose clusters are marked: not those that training validates on."""
 
@@ -53,7 +50,8 @@ class StudyOptions:
     ``first``: number of the first test seed from ``TEST``. ``tuning``: test on validation seeds instead, for choices.
     ``shape``: voxels (z, y, x). ``unseen``: maps of macromolecules that only test tomograms have. ``threshold``: of
     picks. ``k``: clusters. ``windows``, ``edge``, ``minutes``, ``epochs``: of the segmentation's training. ``oracle``:
-    train it on true labels instead of weak ones: what labels cost. ``seed``: of clustering and training.
+    train it on true labels instead of weak ones: what labels cost. ``start``: a bundle it begins with. ``segment``:
+    False leaves it out, and all scores of voxels. ``seed``: of clustering and training.
     """
 
     snr: float = 0.1
@@ -71,6 +69,8 @@ class StudyOptions:
     minutes: float = 4.0
     epochs: int = 100
     oracle: bool = False
+    start: str = ""
+    segment: bool = True
     seed: int = 1
 
     def scene(self, changed: Mapping[str, Any], *, test: bool) -> SceneOptions:
@@ -78,29 +78,6 @@ class StudyOptions:
         scene = replace(SceneOptions(shape=self.shape, snr=self.snr), **dict(changed))
         more = tuple(Kind(name) for name in self.unseen) if test else ()
         return replace(scene, kinds=(*scene.kinds, *more))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """A simulated tomogram and what was mined of it; ``truth``: uint8 (n,), group of each pick."""
-
-    made: Simulated
-    mined: Mined
-    truth: Labels
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Marks:
-    """Clusters and the group (label value, 0 for none) of each, uint8 (k,)."""
-
-    centres: Centres
-    values: Labels
-
-    def of(self, mined: Mined) -> Labels:
-        """The group of each pick, by its nearest centre."""
-        rows, _ = assign(mined.codes, self.centres)
-        found: Labels = np.where(rows >= 0, self.values[rows], np.uint8(0)).astype(np.uint8)
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +123,11 @@ class _Run:
     def scores(self) -> Row:
         o, began = self.options, time.monotonic()
         marking = [self._seen(MARKING + number, "marking", number, o.marking) for number in range(o.marking)]
-        marks = marked(marking, o)
+        marks = marked(marking, o.k, o.seed)
         given = [marked_of(seen, marks, number) for number, seen in enumerate(marking)]
         pairs = [(seen.made, one) for seen, one in zip(marking, given, strict=True)]
         labels = labels_score(pairs, self.codec, LabelOptions())
-        how = SetOptions(most=o.windows, edge=o.edge, seed=o.seed)
-        data = true_examples(marking, o) if o.oracle else examples(given, len(given), self.codec, how)
-        segmenter = self._segmenter(data)
+        segmenter = self._segmenter(marking, given) if o.segment else None
         first = (VALIDATION + 800 if o.tuning else TEST) + o.first
         each = []
         for number in range(o.test):
@@ -165,7 +140,6 @@ class _Run:
             "clusters": len(marks.values),
             "marked": counts,
             "marking_picks": sum(len(seen.mined) for seen in marking),
-            "windows": len(data),
             "weak_labels": labels,
             "tomograms": each,
             "shown": str(self.base.with_suffix(".npz").relative_to(self.study.out)),
@@ -180,72 +154,32 @@ class _Run:
         self.study.progress(f"{self.name}: {what}", number + 1, of)
         return Seen(made, mined, groups_at(made, mined.xyz))
 
-    def _segmenter(self, data: Examples) -> Segmenter:
+    def _segmenter(self, marking: list[Seen], given: list[Marked]) -> Segmenter:
         """Trained, or gone on with, in a folder of its own."""
         o, folder = self.options, self.base.with_name(self.base.name + "-segments")
         done = folder / "segments.pt"
         if not done.exists():
+            chosen_so = SetOptions(most=o.windows, edge=o.edge, seed=o.seed)
+            data = true_examples(marking, chosen_so) if o.oracle else examples(given, len(given), self.codec, chosen_so)
             how = TrainOptions(folder, epochs=o.epochs, minutes=o.minutes, edge=self.codec.edge, seed=o.seed)
-            made = train_segments(data, ("background", *GROUPS), replace(how, resume=True), progress=self._told)
+            how = replace(how, resume=True, start=o.start)
+            made = train_segments(data, ("background", *GROUPS), how, progress=self._told)
             assert made is not None
             done = made
         return Segmenter(done)
 
-    def _scored(self, seen: Seen, marks: Marks, segmenter: Segmenter, *, keep: bool) -> Row:
-        values = marks.of(seen.mined)
-        began = time.monotonic()
-        slabs = list(segmenter.segment(seen.mined.working))
-        labels = np.concatenate([slab.labels for slab in slabs])
-        seconds = time.monotonic() - began
+    def _scored(self, seen: Seen, marks: Marks, segmenter: Segmenter | None, *, keep: bool) -> Row:
+        values, edge = marks.of(seen.mined), self.codec.edge
+        found: Row = {"seed": seen.made.seed, **mining_scores(seen.made, seen.mined, seen.truth, values, edge)}
+        seconds, labels = dict(seen.mined.seconds), np.zeros_like(seen.made.labels)
+        if segmenter is not None:
+            began = time.monotonic()
+            labels = np.concatenate([slab.labels for slab in segmenter.segment(seen.mined.working)])
+            seconds["segment"] = time.monotonic() - began
+            found["voxels"] = voxel_scores(seen.made, labels, seen.mined.xyz[values > 0], edge)
         if keep:
             keep_picture(self.base.with_suffix(".npz"), seen.made, labels)
-        kept = seen.mined.xyz[values > 0]
-        return {
-            "seed": seen.made.seed,
-            **mining_scores(seen.made, seen.mined, seen.truth, values, self.codec.edge),
-            "voxels": voxel_scores(seen.made, labels, kept, self.codec.edge),
-            "seconds": {**seen.mined.seconds, "segment": seconds},
-        }
+        return {**found, "seconds": seconds}
 
     def _told(self, what: str, done: int, of: int) -> None:
         self.study.progress(f"{self.name}: {what}", done, of)
-
-
-def marked(marking: list[Seen], options: StudyOptions) -> Marks:
-    """Clusters of all codes of the marking tomograms, each marked by what most of its members are."""
-    codes = np.concatenate([seen.mined.codes for seen in marking])
-    truth = np.concatenate([seen.truth for seen in marking])
-    centres = cluster(codes, k=options.k, seed=options.seed)
-    rows, _ = assign(codes, centres)
-    counts = np.zeros((len(centres.codes), len(GROUPS) + 1), np.int64)
-    np.add.at(counts, (rows[rows >= 0], truth[rows >= 0]), 1)
-    best = 1 + counts[:, 1:].argmax(1)
-    enough = counts[np.arange(len(counts)), best] >= SHARE * np.maximum(counts.sum(1), 1)
-    return Marks(centres, np.where(enough, best, 0).astype(np.uint8))
-
-
-def marked_of(seen: Seen, marks: Marks, number: int) -> Marked:
-    """A marking tomogram as a segmentation's training takes it."""
-    mined = seen.mined
-    rows, _ = assign(mined.codes, marks.centres)
-    poses = Poses(mined.rotation, mined.shift) if mined.posed else None
-    places: Floats = mined.working.to_work(mined.xyz)
-    centres = marks.centres.codes[rows]
-    return Marked(str(number), places, mined.codes, centres, marks.of(mined), poses, mined.working)
-
-
-def true_examples(marking: list[Seen], options: StudyOptions) -> Examples:
-    """Windows about picks, as many of each group as there can be, with true labels but for what no tilt shows."""
-    rng, each = np.random.default_rng(options.seed), -(-options.windows // len(marking))
-    how = SetOptions(most=options.windows, edge=options.edge)
-    windows, labels, numbers = [], [], []
-    for number, seen in enumerate(marking):
-        truth = ArrayVolume(truth_of(seen.made, hidden=False), seen.made.voxel_a)
-        rows = chosen(seen.truth, np.arange(len(seen.truth)), each, how, rng)
-        middle = np.rint(seen.mined.xyz[rows]).astype(int) + rng.integers(-8, 9, (len(rows), 3))
-        for low in (middle - options.edge // 2)[:, ::-1].tolist():
-            size = (options.edge,) * 3
-            windows.append(cut(seen.mined.working, tuple(low), size))
-            labels.append(cut(truth, tuple(low), size).astype(np.uint8))
-            numbers.append(number)
-    return Examples(np.stack(windows), np.stack(labels), np.array(numbers, np.int32))

@@ -143,7 +143,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         for name, target in TARGETS.items():
             value = _mean(row, "voxels", "shown", name, "dice")
-            word = "not known" if value is None else "reached" if value >= target else "not reached"
+            word = "not measured" if value is None else "reached" if value >= target else "not reached"
             said.append(f"{row['row']}: Dice of {name} {_plain(value)}, target {target:g}: {word}")
     by_options = {_key(row, posed=row["options"]["posed"]): row for row in rows}
     for row in rows:
@@ -167,7 +167,7 @@ def _values(row: Row, *path: str) -> list[float]:
     for one in row["tomograms"]:
         value: Any = one
         for name in path:
-            value = value.get(name)
+            value = None if value is None else value.get(name)
         if value is not None:
             found.append(float(value))
     return found
