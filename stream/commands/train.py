@@ -1,4 +1,4 @@
-"""``beamsieve train hits|particles|classes2d|tomograms|segments``: train, choose the threshold, evaluate, write the bundle."""
+"""``beamsieve train``: train, choose the threshold, evaluate, write the bundle."""
 
 from __future__ import annotations
 
