@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 CONFIG = """beamline: cryoem_picks
 source:
   directory: in
+  take: {take}
 decode:
   gain: {gain}
 model:
@@ -26,24 +27,28 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def said(place: Path, out: str = "picks", gain: str = "null") -> list[str]:
+def said(place: Path, out: str = "picks", gain: str = "null", take: str = "movies") -> list[str]:
     path = place / "my.yaml"
-    path.write_text(CONFIG.format(out=out, gain=gain))
+    path.write_text(CONFIG.format(out=out, gain=gain, take=take))
     result = CliRunner().invoke(app, ["check", str(path)])
     assert result.exit_code == 2
     return [line.removeprefix(f"{path}:") for line in result.output.splitlines()]
 
 
 def test_the_watched_folder_is_not_written_to(place: Path) -> None:
-    assert "9: files.directory: is the watched folder; name another, or one below it" in said(place, out="in/../in")
+    assert "10: files.directory: is the watched folder; name another, or one below it" in said(place, out="in/../in")
     assert not any("watched folder" in line for line in said(place, out="in/picks"))
 
 
 def test_a_gain_reference_that_is_not_there_is_blamed_on_its_line(place: Path) -> None:
     (mistake,) = [line for line in said(place, gain="gain.mrc") if "gain" in line]
-    assert mistake == f"5: decode.gain: {place / 'gain.mrc'}: no such file; name the gain reference, or leave it out"
+    assert mistake == f"6: decode.gain: {place / 'gain.mrc'}: no such file; name the gain reference, or leave it out"
 
 
 def test_all_mistakes_are_told_at_once(place: Path) -> None:
     told = said(place, out="in", gain="gain.mrc")
-    assert sorted(line.partition(":")[0] for line in told) == ["5", "7", "9"]
+    assert sorted(line.partition(":")[0] for line in told) == ["10", "6", "8"]
+
+
+def test_tomograms_are_for_another_daemon(place: Path) -> None:
+    assert "4: source.take: tomograms are for cryoet_mining; take micrographs or movies" in said(place, take="tomograms")

@@ -151,6 +151,8 @@ def build(settings: CryoemPicks, where: Where, config: str = "") -> Daemon:
     if os.path.abspath(base / settings.files.directory) == os.path.abspath(source_settings.directory):
         # Stacks of particles would be taken for micrographs.
         mistakes.append(where("files", "directory") + "is the watched folder; name another, or one below it")
+    if settings.source.take == "tomograms":
+        mistakes.append(where("source", "take") + "tomograms are for cryoet_mining; take micrographs or movies")
     denoiser = denoiser_of(settings, where, mistakes)
     picking = Picking.of(settings, where, mistakes, config)
     picks, metrics, operation = picking.sink, picking.metrics, picking.metrics.operation
