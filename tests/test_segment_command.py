@@ -1,0 +1,253 @@
+"""``beamsieve train segments`` and ``beamsieve segment`` on a session: what they write, refuse, and do again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import typer
+from beamsieve.models.bundle import read_card
+from beamsieve.models.tomograms.book import NAME, Clusters, write_clusters
+from beamsieve.models.tomograms.bundles import untrained
+from beamsieve.models.tomograms.codec import Codec
+from beamsieve.models.tomograms.dog import DogOptions
+from beamsieve.models.tomograms.mine import MineOptions, Miner
+from beamsieve.models.tomograms.segment_train import CHECKPOINT
+from beamsieve.stream.commands import segment as command
+from beamsieve.stream.commands import train_segments as training
+from beamsieve.stream.commands.segment import segment
+from beamsieve.stream.commands.train_segments import train_segments
+from beamsieve.stream.formats.mrc_write import MrcWriter
+from beamsieve.stream.formats.volumes import open_volume
+from beamsieve.stream.sinks.tomograms.marks import GroupsFile
+from beamsieve.stream.sinks.tomograms.mined import Kept, MinedTomogram, Picked
+from beamsieve.stream.sinks.tomograms.places import Places
+from beamsieve.stream.sinks.tomograms.record import encode
+from typer.testing import CliRunner, Result
+
+EDGE, VOXEL_A, SHAPE = 16, 14.2, (36, 44, 52)
+QUICK = ("--most", "5", "--epochs", "1", "--threads", "1", "--device", "cpu")
+PLACES = [(12, 12, 12), (38, 14, 20), (14, 32, 24), (40, 32, 14)]
+
+
+def write(path: Path, seed: int) -> Path:
+    """Dark balls in noise."""
+    data = 0.3 * np.random.default_rng(seed).standard_normal(SHAPE).astype(np.float32)
+    z, y, x = np.indices(SHAPE)
+    for i, j, k in PLACES:
+        data -= 2 * ((x - i) ** 2 + (y - j) ** 2 + (z - k) ** 2 < 25)
+    with MrcWriter(path, SHAPE, 2, VOXEL_A) as writer:
+        writer.write(data)
+    return path
+
+
+def mine(folder: Path, path: Path, codec: Codec) -> np.ndarray:
+    """Put the tomogram's record into the session; its codes."""
+    with open_volume(path) as volume:
+        miner = Miner(codec, MineOptions(dog=DogOptions(sigma=3, threshold=2)), threads=1)
+        mined = miner.mine(volume)
+        rows = np.arange(len(mined), dtype=np.int32)
+        boxes = miner.boxes_of(mined, rows).astype("f2")
+        picked = Picked.of(mined.xyz, mined.score, mined.codes, rotation=mined.rotation, shift=mined.shift)
+        found = MinedTomogram(
+            name=path.name, path=path, shape=volume.shape, voxel_a=VOXEL_A, working_voxel_a=VOXEL_A, picked=picked,
+            network=codec.name, network_sha256=codec.sha256, threshold=2.0, edge=EDGE, kept=Kept(rows, boxes),
+            options={"smooth": 2.0, "sigma": 3.0, "ratio": 1.1, "distance": 10.0},
+        )  # fmt: skip
+    record = Places(folder).record(path.name)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_bytes(encode(found, stem=path.stem))
+    return mined.codes
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a session, ``out``, two tomograms it was made of, and one that comes later."""
+    folder = tmp_path_factory.mktemp("session")
+    codec = Codec(untrained(folder / "out" / "models" / "codes", "tiny", edge=EDGE, channels=2, seed=3), threads=1)
+    codes = np.concatenate([mine(folder / "out", write(folder / f"{n}.mrc", n), codec) for n in range(2)])
+    write(folder / "later.mrc", 9)
+    centres = np.stack([codes[: len(codes) // 2].mean(0), codes[len(codes) // 2 :].mean(0)]).astype("f4")
+    decoded = codec.decode(centres)
+    clusters = Clusters(
+        np.array([3, 5], "i4"), centres, np.full(2, 4, "i8"), np.ones(2, "f4"), decoded, decoded.astype("f2"),
+        np.ones(2, "i8"), np.ones(centres.shape[1], "f4"), codec.sha256, codec.name, voxel_a=VOXEL_A, next_id=6,
+    )  # fmt: skip
+    write_clusters(folder / "out" / NAME, clusters)
+    GroupsFile(folder / "out").change(lambda groups: groups.mark("ball", [3, 5], kind="globule").add("plate"))
+    return folder
+
+
+def run(what: Callable[..., None], *arguments: object) -> Result:
+    app = typer.Typer()
+    app.command()(what)
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def table(out: Path) -> dict[str, dict[str, str]]:
+    """Rows of ``counts.csv`` by class."""
+    text = (out / "counts.csv").read_text(encoding="utf-8")
+    return {row["class"]: row for row in csv.DictReader(text.splitlines())}
+
+
+def said(result: Result) -> str:
+    return " ".join(result.output.split())
+
+
+def test_a_session_is_segmented_with_a_network_that_is_trained_once(made: Path, tmp_path: Path) -> None:
+    session, out, report = made / "out", tmp_path / "labels", tmp_path / "report.json"
+    bad = tmp_path / "cut.mrc"
+    bad.write_bytes((made / "later.mrc").read_bytes()[:5000])
+    before = set((session / "models").iterdir())
+    result = run(
+        segment, made / "later.mrc", bad, "--session", session, "--out", out, *QUICK, "--json", report
+    )  # fmt: skip
+    assert result.exit_code == 1, result.output
+    assert "cut.mrc: 5000 bytes, its header speaks of" in said(result)
+    (folder,) = set((session / "models").iterdir()) - before
+    card = read_card(folder / "segments.pt")
+    assert card.output.classes == ("background", "ball", "plate")
+    assert card.training["groups"] == {"ball": [3, 5], "plate": []}
+    assert (card.training["tomograms"], card.input.pixel_a) == (2, VOXEL_A)
+    with mrcfile.open(out / "labels" / "later_labels.mrc") as file:
+        labels = file.data.copy()
+        assert (file.header.mode, labels.shape) == (0, SHAPE)
+        assert file.voxel_size.x == pytest.approx(VOXEL_A)
+    with mrcfile.open(out / "labels" / "later_ball.mrc") as file:
+        assert (file.header.mode, file.data.shape) == (12, SHAPE)
+        assert 0 <= file.data.min() <= file.data.max() <= 1
+    assert (out / "pictures" / "later.png").stat().st_size > 2000
+    told = json.loads(report.read_text())
+    assert told["failed"] == [str(bad)]
+    (one,) = told["tomograms"]
+    rows = table(out)
+    for value, name in enumerate(("ball", "plate"), 1):
+        assert int(rows[name]["voxels"]) == one["classes"][name]["voxels"] == (labels == value).sum()
+        assert int(rows[name]["sub-volumes"]) == one["classes"][name]["sub-volumes"]
+    assert int(rows["ball"]["sub-volumes"]) == one["sub-volumes"] > 0, "both clusters are balls"
+
+    stamp = (folder / "segments.pt").stat().st_mtime_ns
+    again = run(segment, made / "later.mrc", "--session", session, "--out", tmp_path / "b", *QUICK, "--no-pictures")
+    assert again.exit_code == 0, again.output
+    assert [stamp] == [p.stat().st_mtime_ns for p in (session / "models").glob("segments-*/segments.pt")]
+    with mrcfile.open(tmp_path / "b" / "labels" / "later_labels.mrc") as file:
+        assert np.array_equal(file.data, labels)
+    assert not (tmp_path / "b" / "pictures").exists()
+
+
+def test_a_bundle_alone_segments_and_counts_voxels(made: Path, tmp_path: Path) -> None:
+    trained = run(train_segments, made / "out", "--out", tmp_path / "net", *QUICK, "--name", "mine")
+    assert trained.exit_code == 0, trained.output
+    assert "Dice against weak labels of validation windows: ball" in said(trained)
+    result = run(
+        segment, made / "0.mrc", "--bundle", tmp_path / "net" / "mine.pt", "--out", tmp_path / "o", "--threads", "1",
+        "--no-probabilities", "--no-pictures",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "o" / "labels").iterdir()] == ["0_labels.mrc"]
+    assert table(tmp_path / "o")["ball"]["sub-volumes"] == ""
+
+
+def test_tomograms_that_are_gone_are_replaced_by_what_was_kept(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = made / "1.mrc"
+    moved.rename(made / "elsewhere.mrc")
+    try:
+        result = run(
+            train_segments, made / "out", "--out", tmp_path, *QUICK, "--json", tmp_path / "report.json"
+        )  # fmt: skip
+    finally:
+        (made / "elsewhere.mrc").rename(moved)
+    assert result.exit_code == 0, result.output
+    assert "1.mrc: no longer there" in said(result)
+    assert "sub-volumes that its record keeps are used instead" in said(result)
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert told["training tomograms"] == 2
+    assert read_card(tmp_path / "segments.pt").training["window"] == EDGE
+
+
+def test_near_looks_only_around_what_is_marked(made: Path, tmp_path: Path) -> None:
+    sizes = {}
+    for how in ("--near", "--everywhere"):
+        found = run(segment, made / "0.mrc", "--session", made / "out", "--out", tmp_path / how, how, *QUICK)
+        assert found.exit_code == 0, found.output
+        with mrcfile.open(tmp_path / how / "labels" / "0_ball.mrc") as file:
+            sizes[how] = int((file.data > 0).sum())
+    assert 0 < sizes["--near"] < sizes["--everywhere"]
+
+
+def test_a_stopped_training_leaves_a_checkpoint_to_go_on_from(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = threading.Event()
+
+    class Watched(threading.Event):
+        asked = 0
+
+        def is_set(self) -> bool:
+            self.asked += 1
+            return self.asked > 8 or stop.is_set()
+
+    @contextmanager
+    def stopping() -> Iterator[threading.Event]:
+        yield Watched()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "stopping", stopping)
+        many = ("--most", "6", "--epochs", "9", "--threads", "1", "--device", "cpu")
+        result = run(train_segments, made / "out", "--out", tmp_path, *many)
+    assert result.exit_code == 143, result.output
+    assert "go on with --resume" in said(result)
+    assert (tmp_path / CHECKPOINT).exists()
+    refused = run(train_segments, made / "out", "--out", tmp_path, *QUICK)
+    assert refused.exit_code == 2
+    assert "holds a training that was stopped; go on with --resume" in said(refused)
+    assert run(train_segments, made / "out", "--out", tmp_path, *QUICK, "--resume").exit_code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "stopping", stopping)
+        stop.set()
+        stopped = run(
+            segment, made / "0.mrc", "--bundle", tmp_path / "segments.pt", "--out", tmp_path / "o", "--threads", "1"
+        )  # fmt: skip
+    assert stopped.exit_code == 143, stopped.output
+    assert not list((tmp_path / "o").rglob("*.mrc"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--session or --bundle: give one of them"),
+        (("--bundle", "x", "--near"), "--near: needs --session"),
+        (("--bundle", "no-such-thing"), "no bundle named no-such-thing"),
+        (("--session", "{made}/nowhere"), "nowhere: no such folder"),
+        (("--session", "{made}"), "has no clusters yet; make them: beamsieve cluster tomograms"),
+        (("--bundle", "{codec}"), "needed is a segmentation (`beamsieve train segments`)"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(made: Path, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    codec = made / "out" / "models" / "codes" / "tiny.pt"
+    filled = [text.format(made=made, codec=codec) for text in arguments]
+    result = run(segment, made / "0.mrc", "--out", tmp_path, *filled)
+    assert result.exit_code == 2, result.output
+    assert words in said(result)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_marks_the_remedy_is_told(made: Path, tmp_path: Path) -> None:
+    groups = made / "out" / "groups.yaml"
+    content = groups.read_bytes()
+    try:
+        GroupsFile(made / "out").change(lambda now: now.unmark([3, 5]))
+        result = run(train_segments, made / "out", *QUICK)
+    finally:
+        groups.write_bytes(content)
+    assert result.exit_code == 2
+    assert "no cluster is marked; mark some: beamsieve cluster tomograms" in said(result)
