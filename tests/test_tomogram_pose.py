@@ -70,7 +70,7 @@ def pose_of(data: Doubles | Floats) -> Poses:
 
 def test_boxes_are_cut_where_they_are_asked_for() -> None:
     data = np.random.default_rng(0).normal(5, 3, (40, 50, 60)).astype(np.float32)
-    found, good = boxes(ArrayVolume(data, 14.2), [[30, 20, 17], [30.49, 19.5, 16.6]], 8)
+    found, good = boxes(ArrayVolume(data, 14.2), np.array([[30, 20, 17], [30.49, 19.5, 16.6]]), 8)
     expected = data[13:21, 16:24, 26:34]
     np.testing.assert_allclose(found[0], (expected - expected.mean()) / expected.std(), atol=1e-5)
     np.testing.assert_array_equal(found[0], found[1])
@@ -92,7 +92,8 @@ def test_boxes_of_nothing_and_outside_are_not_good() -> None:
     data = np.zeros((40, 40, 40), np.float32)
     data[:, :, 20:] = np.random.default_rng(0).normal(size=(40, 40, 20))
     data[35, 35, 35] = np.nan
-    found, good = boxes(ArrayVolume(data, 14.2), [[8, 8, 8], [30, 8, 8], [-0.6, 8, 8], [30, 8, 39.5], [34, 34, 34]], 8)
+    at = np.array([[8, 8, 8], [30, 8, 8], [-0.6, 8, 8], [30, 8, 39.5], [34, 34, 34]])
+    found, good = boxes(ArrayVolume(data, 14.2), at, 8)
     assert good.tolist() == [False, True, False, False, False]
     assert (found[~good] == 0).all()
     assert np.isfinite(found).all()
