@@ -51,4 +51,5 @@ def test_all_mistakes_are_told_at_once(place: Path) -> None:
 
 
 def test_tomograms_are_for_another_daemon(place: Path) -> None:
-    assert "4: source.take: tomograms are for cryoet_mining; take micrographs or movies" in said(place, take="tomograms")
+    told = said(place, take="tomograms")
+    assert "4: source.take: tomograms are for cryoet_mining; take micrographs or movies" in told
