@@ -32,7 +32,8 @@ class Logged(Controls):
         self.changes = changes
 
     def state(self) -> JSON:
-        return {**super().state(), "changes": self.changes.recent()}
+        work = {"text": "grid2/Position_04.mrc: encode", "done": 3, "of": 4}
+        return {**super().state(), "changes": self.changes.recent(), "work": work}
 
 
 class Mined24(MiningPage):
@@ -139,6 +140,7 @@ def test_every_panel_shows_data(sheet: Sheet) -> None:
     assert rows == ["Position_03", "Position_02", "Position_01"]
     sheet.until(lambda: "100" not in sheet.text("#panel-tomogram .class-line"), "facts")
     assert "220 × 200 × 60 voxels of 7.10" in sheet.text("#panel-tomogram .class-line")
+    assert sheet.text(".mine-now") == "in work: grid2/Position_04.mrc: encode"
     assert "141 sub-volumes" in sheet.text("#panel-tomogram .class-line")
 
 
@@ -252,16 +254,18 @@ def test_clusters_are_filtered_and_sorted(sheet: Sheet) -> None:
 
 
 def test_tiles_stay_while_some_are_selected(sheet: Sheet) -> None:
+    def leave() -> None:
+        sheet.script("document.activeElement.blur()")
+        ActionChains(sheet.driver).move_to_element(sheet.find("#panel-clusters h2")).perform()
+
     sheet.choose(1)
+    leave()
     views = sheet.fake.now.clusters
-    sheet.fake.change(clusters=(views[-1], *views[:-1]))
-    sheet.until(lambda: sheet.text(".mine-mode") and sheet.page.snapshot()["mining"]["list"][0]["id"] == N, "sent")
-    sheet.fake.change(events=((SINCE, "clusters made anew"),))
+    sheet.fake.change(clusters=(views[-1], *views[:-1]), events=((SINCE, "clusters made anew"),))
     sheet.until(lambda: "clusters made anew" in sheet.text(".mine-events"), "the newest state")
     assert sheet.order()[0] == 1
-    sheet.press(Keys.ESCAPE)
-    sheet.script("document.activeElement.blur()")
-    ActionChains(sheet.driver).move_to_element(sheet.find("#panel-clusters h2")).perform()
+    sheet.script("document.querySelector('button.clear').click()")
+    leave()
     sheet.fake.change(events=())
     sheet.until(lambda: sheet.order()[0] == N, "the order of sizes")
 
@@ -330,7 +334,7 @@ def test_another_tomogram_is_chosen_in_the_table(sheet: Sheet) -> None:
 
 
 def test_texts_of_the_daemon_are_no_html(sheet: Sheet) -> None:
-    sheet.fake.change(events=((SINCE, HOSTILE),), error=HOSTILE, job=("codes", 3, 20, HOSTILE))
+    sheet.fake.change(events=((SINCE, HOSTILE),), error=HOSTILE, job=("training", 3, 20, HOSTILE))
     sheet.until(lambda: HOSTILE in sheet.text(".mine-events"), "the event")
     assert HOSTILE in sheet.text(".mine-failed")
     assert f"training the autoencoder on this session: 15\u202f%, {HOSTILE}" in sheet.text(".mine-work")

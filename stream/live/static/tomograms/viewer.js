@@ -20,9 +20,10 @@ export function viewer(session, net, goTo) {
   const readout = el("p", { class: "what", role: "status" });
   const facts = el("p", { class: "class-line" });
   const problem = el("p", { class: "warn", role: "status", hidden: true });
+  const now = el("p", { class: "mine-now", hidden: true }, el("progress", { max: "1", "aria-label": "The tomogram in work" }), el("span"));
   const none = el("p", { class: "quiet", text: "None yet: the first is shown as soon as it is mined." });
   const hidden = new Set();
-  body.append(none, field, el("div", { class: "tools-row" }, labels.root, picks.root, all.root, groups), readout, facts, problem);
+  body.append(now, none, field, el("div", { class: "tools-row" }, labels.root, picks.root, all.root, groups), readout, facts, problem);
 
   const view = new Slices(canvas, net, {
     changed: () => tell(),
@@ -70,6 +71,14 @@ export function viewer(session, net, goTo) {
     legend(row);
   }
 
+  function inWork(work) {
+    now.hidden = !work;
+    if (!work) return;
+    const [bar, text] = now.children;
+    bar.value = work.of > 0 ? Math.min(1, work.done / work.of) : 0;
+    setText(text, `in work: ${work.text}`);
+  }
+
   function legend(row) {
     const given = session.snapshot?.mining?.groups ?? [];
     const shown = [...given, { name: "", colour: "" }];
@@ -109,6 +118,7 @@ export function viewer(session, net, goTo) {
   });
   let coloured = "";
   session.on("snapshot", () => {
+    inWork(session.snapshot.work);
     const { groups: given, list } = session.snapshot.mining ?? { groups: [], list: [] };
     const now = JSON.stringify([given, list.map(({ id, mark }) => [id, mark])]);
     if (now === coloured) return;

@@ -8,13 +8,9 @@ export const KINDS = { surface: "surface: membrane, edge", globule: "globule: pa
 export const UNMARKED = "unmarked";
 
 const WORK = {
-  clusters: "clustering",
   clustering: "clustering",
-  codes: "training the autoencoder on this session",
   training: "training the autoencoder on this session",
-  voxels: "training the segmentation",
   segments: "training the segmentation",
-  assign: "assigning stored sub-volumes to the new clusters",
 };
 
 /** What is under way: [{text, share}], share 0..1 or null where there is none. */
