@@ -20,8 +20,8 @@ from beamsieve.models.tomograms.segment_set import SetOptions
 from beamsieve.models.tomograms.simulator import TEST, VALIDATION, Simulated, simulate
 from beamsieve.models.tomograms.study import MARKING, Study, StudyOptions
 from beamsieve.models.tomograms.study_marks import Marks, Seen, marked, true_examples
-from beamsieve.models.tomograms.study_scores import mining_scores, voxel_scores
-from beamsieve.models.tomograms.truth import GROUPS, boxed, grouped, groups_at, match, overlap, truth_of
+from beamsieve.models.tomograms.study_scores import mining_scores, ribosome_scores, voxel_scores
+from beamsieve.models.tomograms.truth import GROUPS, boxed, grouped, groups_at, match, on_ribosomes, overlap, truth_of
 from beamsieve.models.tomograms.volume import ArrayVolume
 from beamsieve.models.tomograms.working import Working
 from beamsieve.stream.commands.evaluate_tomograms import ROWS, evaluate_tomograms
@@ -143,6 +143,10 @@ def test_half_a_radius_is_half_a_radius(made: Simulated) -> None:
     for away, hit in ((limit - 0.05, True), (limit + 0.05, False)):
         mined = mined_at(made, made.particles.xyz[:1] + np.array([away, 0, 0], np.float32))
         assert mining_scores(made, mined, marks, marks, 16)["particles"]["precision"] == float(hit)
+        assert on_ribosomes(made, mined.xyz).tolist() == [hit]
+        found = ribosome_scores(made, mined, np.ones(1, np.bool_))
+        assert found["precision"] == float(hit)
+        assert found["recall"] == found["picked"] == pytest.approx(hit / len(made.particles))
 
 
 def test_voxels_that_no_tilt_shows_count_only_in_all(made: Simulated) -> None:
@@ -159,18 +163,19 @@ def test_voxels_that_no_tilt_shows_count_only_in_all(made: Simulated) -> None:
 def test_a_cluster_is_what_half_of_its_members_are(made: Simulated) -> None:
     mined = mined_at(made, np.zeros((12, 3)))
     groups = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 1, 2], np.uint8)
-    codes = np.repeat([0.0, 50.0, 100.0, 150.0], 3)[:, None].repeat(32, 1).astype(np.float32)
-    seen = Seen(made, replace(mined, codes=codes), groups)
+    codes = 10 * np.eye(32, dtype=np.float32)[np.repeat([3, 9, 14, 30], 3)]
+    seen = Seen(made, replace(mined, codes=codes), groups, groups == GLOBULE)
     marks = marked([seen], 4, 1)
     assert marks.of(seen.mined).tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [0] * 3
     assert sorted(marks.values.tolist()) == [0, 0, 1, 2]
+    assert marks.like_ribosomes(seen.mined).tolist() == [False] * 6 + [True] * 3 + [False] * 3
     assert isinstance(marks, Marks)
     assert isinstance(marks.centres, Centres)
 
 
 def test_true_labels_lie_on_their_windows(made: Simulated) -> None:
     # Off the faces, so that no mirroring is needed to say what a window shows.
-    seen = Seen(made, mined_at(made, made.particles.xyz), groups_at(made, made.particles.xyz))
+    seen = Seen.of(made, mined_at(made, made.particles.xyz))
     data = true_examples([seen], SetOptions(most=12, edge=16))
     assert data.windows.shape == data.labels.shape
     bright = [w[v == GLOBULE].mean() - w[v == 0].mean() for w, v in zip(data.windows, data.labels, strict=True)]
@@ -219,7 +224,7 @@ def test_a_row_says_all_and_is_not_computed_twice(
 def test_tables_have_the_rows_and_the_verdicts(rows: list[dict[str, Any]], study: Study, tmp_path: Path) -> None:
     assert [row["codec_name"] for row in rows] == ["a", "b"]
     text = study_report.markdown(rows)
-    for heading in ("Groups of sub-volumes", "Ribosome-like", "Voxels: Dice", "Where it is lost", "Targets"):
+    for heading in ("Groups of sub-volumes", "Picks at half a radius", "Voxels: Dice", "Where it is lost", "Targets"):
         assert heading in text
     tables = [line for line in text.splitlines() if line.startswith("| plain")]
     assert len(tables) == 4

@@ -31,8 +31,8 @@ from .segment_train import train_segments
 from .simulator import TEST, VALIDATION, simulate
 from .study_marks import Marks, Seen, marked, marked_of, true_examples
 from .study_report import keep_picture
-from .study_scores import labels_score, mining_scores, voxel_scores
-from .truth import GROUPS, groups_at
+from .study_scores import labels_score, mining_scores, ribosome_scores, voxel_scores
+from .truth import GROUPS
 from .volume import ArrayVolume, Shape
 
 Labels = npt.NDArray[np.uint8]
@@ -134,6 +134,7 @@ class _Run:
             seen = self._seen(first + number, "test", number, o.test)
             each.append(self._scored(seen, marks, segmenter, keep=number == 0))
         counts = {name: int((marks.values == value).sum()) for value, name in enumerate(GROUPS, 1)}
+        counts["ribosome-like"] = int(marks.ribosomes.sum())
         return {
             "row": self.name,
             "codec_name": self.codec.name,
@@ -152,7 +153,7 @@ class _Run:
         options = MineOptions(dog=DogOptions(threshold=self.options.threshold), posed=self.options.posed)
         mined = Miner(self.codec, options).mine(ArrayVolume(made.data, made.voxel_a))
         self.study.progress(f"{self.name}: {what}", number + 1, of)
-        return Seen(made, mined, groups_at(made, mined.xyz))
+        return Seen.of(made, mined)
 
     def _segmenter(self, marking: list[Seen], given: list[Marked]) -> Segmenter:
         """Trained, or gone on with, in a folder of its own."""
@@ -171,6 +172,7 @@ class _Run:
     def _scored(self, seen: Seen, marks: Marks, segmenter: Segmenter | None, *, keep: bool) -> Row:
         values, edge = marks.of(seen.mined), self.codec.edge
         found: Row = {"seed": seen.made.seed, **mining_scores(seen.made, seen.mined, seen.truth, values, edge)}
+        found["ribosomes"] = ribosome_scores(seen.made, seen.mined, marks.like_ribosomes(seen.mined))
         seconds, labels = dict(seen.mined.seconds), np.zeros_like(seen.made.labels)
         if segmenter is not None:
             began = time.monotonic()

@@ -14,29 +14,40 @@ from .mine import Mined
 from .pose import Poses
 from .segment_set import Examples, Marked, SetOptions, chosen
 from .simulator import Simulated
-from .truth import GROUPS, truth_of
+from .truth import GROUPS, groups_at, on_ribosomes, truth_of
 from .volume import ArrayVolume, Floats
 
 Labels = npt.NDArray[np.uint8]
+Flags = npt.NDArray[np.bool_]
 SHARE = 0.5
 """Of a cluster's members that must be of a group for its mark."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """A simulated tomogram and what was mined of it; ``truth``: uint8 (n,), group of each pick."""
+    """A simulated tomogram and what was mined of it.
+
+    ``truth``: uint8 (n,), group of each pick; ``ribosome``: bool (n,), whether it is within half a radius of one.
+    """
 
     made: Simulated
     mined: Mined
     truth: Labels
+    ribosome: Flags
+
+    @classmethod
+    def of(cls, made: Simulated, mined: Mined) -> Seen:
+        """With the truth of its picks."""
+        return cls(made, mined, groups_at(made, mined.xyz), on_ribosomes(made, mined.xyz))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Marks:
-    """Clusters and the group (label value, 0 for none) of each, uint8 (k,)."""
+    """Clusters; the group (label value, 0 for none) of each, uint8 (k,); which of them are ribosome-like, bool (k,)."""
 
     centres: Centres
     values: Labels
+    ribosomes: Flags
 
     def of(self, mined: Mined) -> Labels:
         """The group of each pick, by its nearest centre."""
@@ -44,18 +55,26 @@ class Marks:
         found: Labels = np.where(rows >= 0, self.values[rows], np.uint8(0)).astype(np.uint8)
         return found
 
+    def like_ribosomes(self, mined: Mined) -> Flags:
+        """Which picks are of a ribosome-like cluster."""
+        rows, _ = assign(mined.codes, self.centres)
+        return np.asarray((rows >= 0) & self.ribosomes[rows], np.bool_)
+
 
 def marked(marking: Sequence[Seen], k: int, seed: int) -> Marks:
     """Clusters of all codes of the marking tomograms, each marked by what most of its members are."""
     codes = np.concatenate([seen.mined.codes for seen in marking])
     truth = np.concatenate([seen.truth for seen in marking])
+    ribosome = np.concatenate([seen.ribosome for seen in marking])
     centres = cluster(codes, k=k, seed=seed)
     rows, _ = assign(codes, centres)
     counts = np.zeros((len(centres.codes), len(GROUPS) + 1), np.int64)
     np.add.at(counts, (rows[rows >= 0], truth[rows >= 0]), 1)
+    own = np.bincount(rows[(rows >= 0) & ribosome], minlength=len(counts))
+    least = SHARE * np.maximum(counts.sum(1), 1)
     best = 1 + counts[:, 1:].argmax(1)
-    enough = counts[np.arange(len(counts)), best] >= SHARE * np.maximum(counts.sum(1), 1)
-    return Marks(centres, np.where(enough, best, 0).astype(np.uint8))
+    enough = counts[np.arange(len(counts)), best] >= least
+    return Marks(centres, np.where(enough, best, 0).astype(np.uint8), own >= least)
 
 
 def marked_of(seen: Seen, marks: Marks, number: int) -> Marked:

@@ -54,29 +54,39 @@ def _marked(true: npt.NDArray[np.bool_], given: npt.NDArray[np.bool_]) -> Row:
 
 
 def _particles(made: Simulated, mined: Mined, values: Labels) -> Row:
-    """Ribosomes and other macromolecules found at half of their radius.
+    """Macromolecules, ribosomes among them, with a pick at half of their radius: any pick, one marked as a globule.
 
-    ``picked``: share with any pick there; ``recall``: with one that is marked as a globule; ``precision``: share of the
-    picks so marked that have a macromolecule there, ``ribosomes_only``: a ribosome.
+    ``precision``: share of the picks marked as globules that are matched with a macromolecule there, one with one.
     """
     of = made.particles
-    names = np.array(made.classes)[of.label]
-    radius = of.diameter_a / 2 / made.voxel_a / 2
+    radius = of.diameter_a / made.voxel_a / 4
+    every = np.isin(np.array(made.classes)[of.label], GROUPS["globule"])
     marked = mined.xyz[values == 1 + _NAMES.index("globule")]
-    every = np.isin(names, GROUPS["globule"])
-    ribosomes = names == "ribosome"
-    all_picks, hits = match(mined.xyz, of.xyz[every], radius[every]), match(marked, of.xyz[every], radius[every])
-    only = match(marked, of.xyz[ribosomes], radius[ribosomes])
-    # Matched with all there are: a ribosome does not take the pick of the particle beside it.
-    own = ribosomes[every]
+    hits = match(marked, of.xyz[every], radius[every])
+    picked = match(mined.xyz, of.xyz[every], radius[every])
     return {
-        "ribosomes": int(ribosomes.sum()),
-        "others": int((every & ~ribosomes).sum()),
-        "picked": _share(int(all_picks.true[own].sum()), int(own.sum())),
-        "recall": _share(int(hits.true[own].sum()), int(own.sum())),
-        "recall_others": _share(int(hits.true[~own].sum()), int((~own).sum())),
+        "of": int(every.sum()),
+        "picked": _share(int(picked.true.sum()), int(every.sum())),
+        "recall": _share(int(hits.true.sum()), int(every.sum())),
         "precision": _share(int(hits.found.sum()), len(marked)),
-        "ribosomes_only": _share(int(only.found.sum()), len(marked)),
+    }
+
+
+def ribosome_scores(made: Simulated, mined: Mined, like: npt.NDArray[np.bool_]) -> Row:
+    """Of ribosome-like picks, ``like`` (n,), at half of a ribosome's radius, matched one with one.
+
+    ``picked``: share of the ribosomes with any pick there; ``recall``: with a ribosome-like one; ``precision``: share
+    of the ribosome-like picks that have one.
+    """
+    of = made.particles
+    own = of.take(np.asarray(of.label == made.classes.index("ribosome"), np.bool_))
+    radius = own.diameter_a / made.voxel_a / 4
+    hits, picked = match(mined.xyz[like], own.xyz, radius), match(mined.xyz, own.xyz, radius)
+    return {
+        "of": len(own),
+        "picked": _share(int(picked.true.sum()), len(own)),
+        "recall": _share(int(hits.true.sum()), len(own)),
+        "precision": _share(int(hits.found.sum()), int(like.sum())),
     }
 
 

@@ -50,11 +50,16 @@ def truth_of(made: Simulated, *, hidden: bool = True) -> Labels:
 
 
 def groups_at(made: Simulated, xyz: npt.ArrayLike) -> Labels:
-    """The group of each position (n, 3), x, y, z in voxels: that of most voxels near it, the background left out.
+    """The group of each position (n, 3), x, y, z in voxels: see ``groups_near``.
 
     Membranes that no tilt shows count as background: nobody could have marked them.
     """
-    truth, places = truth_of(made, hidden=False), np.rint(np.asarray(xyz)).astype(int).reshape(-1, 3)
+    return groups_near(truth_of(made, hidden=False), xyz)
+
+
+def groups_near(truth: Labels, xyz: npt.ArrayLike) -> Labels:
+    """The group of each position (n, 3), x, y, z in voxels: that of most voxels near it, the background left out."""
+    places = np.rint(np.asarray(xyz)).astype(int).reshape(-1, 3)
     found = np.zeros(len(places), np.uint8)
     for row, (x, y, z) in enumerate(places.tolist()):
         near = truth[tuple(slice(max(at - NEAR, 0), at + NEAR + 1) for at in (z, y, x))]
@@ -89,6 +94,17 @@ def match(xyz: Floats, true: Floats, radius: npt.ArrayLike) -> Hits:
     right = near[rows, columns]
     found[rows[right]], there[columns[right]] = True, True
     return Hits(found, there)
+
+
+def on_ribosomes(made: Simulated, xyz: npt.ArrayLike) -> Flags:
+    """Which positions (n, 3), x, y, z in voxels, are within half a radius of a ribosome's centre."""
+    of = made.particles
+    own = of.take(of.label == made.classes.index("ribosome"))
+    places = np.asarray(xyz, np.float64).reshape(-1, 3)
+    if not len(own):
+        return np.zeros(len(places), np.bool_)
+    near = cdist(places, own.xyz) <= own.diameter_a / 4 / made.voxel_a
+    return np.asarray(near.any(1), np.bool_)
 
 
 def boxed(shape: tuple[int, int, int], xyz: npt.ArrayLike, edge: int) -> Flags:
