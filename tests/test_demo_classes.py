@@ -157,5 +157,5 @@ def test_the_demo_waits_for_classes_but_not_for_ever(
     daemon: Any = Daemon(files_s, classified_s, picked)
     monkeypatch.setattr(demo_picks, "time", daemon)
     monkeypatch.setattr(demo_picks, "sum_of", daemon.sum_of)
-    demo_picks.drained(1)
+    demo_picks.drained(1, lambda: False)
     assert daemon.now == pytest.approx(ended, abs=0.6)

@@ -152,7 +152,7 @@ class Networks:
         s, m = self._segment, self._model
         line = [*self._command, "segments", str(self._store.directory.absolute()), "--most", str(s.train_most)]
         line += ["--epochs", str(s.epochs), "--minutes", str(s.minutes)]
-        line += ["--threads", "1", "--device", m.device, "--resume"]
+        line += ["--threads", str(s.threads), "--device", m.device, "--resume"]
         classes = list(session.marks.groups.classes)
         self._segments.start(line, {"marks": key, "classes": classes}, self._where())
         session.event("Training of the segmentation has begun.")
@@ -194,7 +194,8 @@ class Networks:
         s, m, bench = self._clusters, self._model, session.benches.now
         line = [*self._command, "tomograms", "--from", str(bench.codec.bundle.path)]
         line += ["--session", str(self._store.directory.absolute()), "--most", str(s.keep_most)]
-        line += ["--epochs", str(s.retrain_epochs), "--threads", "1", "--device", m.device, "--resume"]
+        line += ["--epochs", str(s.retrain_epochs), "--name", f"{self._store.base.codec.name}-session"]
+        line += ["--threads", "1", "--device", m.device, "--resume"]
         last = self._codes.unfinished()
         kept = int(last.get("kept", 0)) if last.get("base") == bench.codec.sha256 else 0
         self._codes.start(line, {"base": bench.codec.sha256, "kept": kept or session.records.kept()})

@@ -57,6 +57,5 @@ class SegmentSettings(Settings):
     bundle: str = Field("", description="a segmentation network that is there already, instead of training one")
     train_most: int = Field(1000, ge=10, description="windows of tomograms that it is trained on, at most")
     epochs: int = Field(60, ge=1, le=1000, description="epochs of its training, at most: it stops early")
-    minutes: float = Field(
-        15.0, ge=0, description="after which its training ends with the best so far, on one core; 0: no limit"
-    )
+    threads: int = Field(1, ge=1, le=64, description="CPU threads of its training, which gives way to the mining")
+    minutes: float = Field(15.0, ge=0, description="after which its training ends with the best so far; 0: no limit")

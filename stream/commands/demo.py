@@ -11,7 +11,7 @@ import typer
 
 from ..emulators.jet import pause
 from ..live.access import token_in
-from . import demo_hits, demo_picks
+from . import demo_hits, demo_mining, demo_picks
 from .demo_processes import Ended, Side, free_port, play, read, too_early
 from .page import page_link
 from .run import write_json
@@ -22,12 +22,14 @@ MULTIPLES = 0.03
 EVERY_S = 4.0
 PATIENCE_S = 120.0
 
-Only = Literal["both", "xfel_hits", "cryoem_picks"]
+Only = Literal["both", "xfel_hits", "cryoem_picks", "cryoet_mining"]
 
 
 def demo(
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="how long detector and microscope send")] = 60,
-    only: Annotated[Only, typer.Option("--only", help="one beamline instead of both side by side")] = "both",
+    only: Annotated[
+        Only, typer.Option("--only", "--beamline", help="one beamline, or xfel_hits and cryoem_picks side by side")
+    ] = "both",
     rate: Annotated[float, typer.Option("--rate", min=1, help="shots per second")] = RATE_HZ,
     hits: Annotated[float, typer.Option("--hits", min=0, max=1, help="share of shots that hit one particle")] = HITS,
     multiples: Annotated[float, typer.Option("--multiples", min=0, max=1, help="share that hit several")] = MULTIPLES,
@@ -41,6 +43,9 @@ def demo(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the summary to this file")] = None,
 ) -> None:
     """Watch both daemons work: xfel_hits on a simulated DECTRIS detector, cryoem_picks on a folder that fills.
+
+    --only cryoet_mining watches a third: tomograms arrive and are explored, clusters are marked by what is known of
+    them, and further tomograms come with a class for every voxel. That takes about three minutes, whatever --seconds.
 
     Ctrl-C ends it cleanly at any time. Needs no GPU, no configuration and no network. --jet-off shows what a hit rate
     does when the injector stops.
@@ -56,7 +61,7 @@ def demo(
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         sides: list[Side] = []
-        if only != "cryoem_picks":
+        if only in {"both", "xfel_hits"}:
             shots = demo_hits.Shots(rate, hits, multiples, seed, tuple(jet_off or ()))
             port = free_port()
             sides.append(demo_hits.side(folder, scratch, port, free_port(), seconds, shots))
@@ -65,7 +70,15 @@ def demo(
                 f"{100 * multiples:g} % hit several.\n  the daemon: beamsieve run {folder / 'xfel_hits.yaml'}\n"
                 f"  watch it: {link(port, folder)}"
             )
-        if only != "xfel_hits":
+        if only == "cryoet_mining":
+            port = free_port()
+            sides.append(demo_mining.side(folder, scratch, port, seed))
+            typer.echo(
+                f"cryoet_mining: tomograms of {demo_mining.CLASSES} come into a folder.\n"
+                f"  the daemon: beamsieve run {folder / 'cryoet_mining.yaml'}\n"
+                f"  watch it: {link(port, folder / 'mined')}"
+            )
+        if only in {"both", "cryoem_picks"}:
             port = free_port()
             sides.append(demo_picks.side(folder, scratch, port, seconds, every, snr, seed))
             typer.echo(
@@ -76,7 +89,7 @@ def demo(
         typer.echo("\nsimulating, and warming up the models …")
         ended = play(sides, PATIENCE_S + seconds)
         early = [text for side in sides if (text := complaint(side, ended[side.name], scratch, seconds))]
-        found = {side.name: result(side, scratch) for side in sides}
+        found = {side.name: result(side, scratch, folder) for side in sides}
     for text in early:
         typer.echo(text, err=True)
     whole = {name: summary for name, summary in found.items() if summary is not None}
@@ -84,15 +97,20 @@ def demo(
     if json_file:
         write_json(json_file, whole)
     for name, summary in whole.items():
-        typer.echo((demo_hits if name == "xfel_hits" else demo_picks).describe(summary))
+        typer.echo(DESCRIBED[name](summary))
     if len(whole) < len(sides):
         typer.echo("the demo did not come to its end; what the processes said is above", err=True)
         code = code or 1
     raise typer.Exit(code)
 
 
-TRUTH = {"xfel_hits": "shots.json", "cryoem_picks": "micrographs.json"}
-FOUND = {"xfel_hits": "hits.json", "cryoem_picks": "picks.json"}
+TRUTH = {"xfel_hits": "shots.json", "cryoem_picks": "micrographs.json", "cryoet_mining": "tomograms.json"}
+FOUND = {"xfel_hits": "hits.json", "cryoem_picks": "picks.json", "cryoet_mining": "mining.json"}
+DESCRIBED = {
+    "xfel_hits": demo_hits.describe,
+    "cryoem_picks": demo_picks.describe,
+    "cryoet_mining": demo_mining.describe,
+}
 
 
 def link(port: int, directory: Path) -> str:
@@ -109,9 +127,11 @@ def complaint(side: Side, ended: Ended, scratch: Path, seconds: float) -> str | 
     return f"{side.name}: {text}" if text else None
 
 
-def result(side: Side, scratch: Path) -> dict[str, Any] | None:
+def result(side: Side, scratch: Path, folder: Path) -> dict[str, Any] | None:
     """A side's summary beside the truth, or None where its processes left none."""
     truth, found = read(scratch / TRUTH[side.name]), read(scratch / FOUND[side.name]).get(side.name)
     if found is None or not truth:
         return None
+    if side.name == "cryoet_mining":
+        return demo_mining.summarise(found, scratch, demo_mining.Places(folder))
     return demo_hits.summarise(found, truth) if side.name == "xfel_hits" else demo_picks.summarise(found, truth)

@@ -6,6 +6,7 @@ import csv
 import os
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -38,7 +39,7 @@ def side(folder: Path, scratch: Path, port: int, seconds: float, every: float, s
     source += ["--views", str(VIEWS), "--truth", str(folder / "truth.csv")]
     source += ["--quiet", "--json", str(scratch / "micrographs.json")]
     daemon = ["run", str(config), "--no-summary", "--json", str(scratch / "picks.json")]
-    return Side("cryoem_picks", "microscope", source, daemon, lambda: drained(port))
+    return Side("cryoem_picks", "microscope", source, daemon, lambda over: drained(port, over))
 
 
 def settings(port: int) -> dict[str, Any]:
@@ -63,17 +64,17 @@ def settings(port: int) -> dict[str, Any]:
     }
 
 
-def drained(port: int) -> None:
+def drained(port: int, over: Callable[[], bool]) -> None:
     """Wait until the daemon has taken every file it will ever take, and has classified what it picked.
 
-    It gives up on the file that is cut short in a while.
+    It gives up on the file that is cut short in a while. ``over``: whether waiting is in vain.
     """
     until = time.monotonic() + DRAIN_S
     quiet = 0
-    while time.monotonic() < until and quiet < 4:
+    while time.monotonic() < until and quiet < 4 and not over():
         time.sleep(0.5)
         quiet = quiet + 1 if sum_of(port, "beamsieve_waiting_files", "beamsieve_frames_in_flight") == 0 else 0
-    while time.monotonic() < until and not classified(port):
+    while time.monotonic() < until and not over() and not classified(port):
         time.sleep(0.5)
 
 
@@ -83,15 +84,16 @@ def classified(port: int) -> bool:
     return not waiting or picked is None or picked < demo_classes.FIRST
 
 
-def sum_of(port: int, *names: str) -> float | None:
-    """The sum of these metrics of the daemon, over all their labels; None when it does not answer."""
+def sum_of(port: int, *names: str, **labels: str) -> float | None:
+    """The sum of these metrics of the daemon, over all their labels but those given; None when it does not answer."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
             text = answer.read().decode()
     except (URLError, OSError):
         return None
     families = text_string_to_metric_families(text)
-    return float(sum(sample.value for family in families if family.name in names for sample in family.samples))
+    samples = [sample for family in families if family.name in names for sample in family.samples]
+    return float(sum(one.value for one in samples if labels.items() <= one.labels.items()))
 
 
 def summarise(found: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:

@@ -20,14 +20,15 @@ class Side:
     """One beamline's half of the demo: what feeds it, the daemon, and how to wait until it has all of it.
 
     ``source`` and ``daemon`` are arguments of ``beamsieve``. ``drained`` returns once the daemon has read what the
-    source left (a folder keeps files; a socket keeps nothing), or its patience is over.
+    source left (a folder keeps files; a socket keeps nothing), or its patience is over; it is given what says whether
+    the user, or a daemon that ended, makes waiting vain.
     """
 
     name: str
     feeds: str
     source: list[str]
     daemon: list[str]
-    drained: Callable[[], None] = lambda: None
+    drained: Callable[[Callable[[], bool]], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def play(sides: Sequence[Side], patience_s: float) -> dict[str, Ended]:
         codes = {name: end(process, 10) for name, process in sources.items()}
         if by == "source":
             for side in sides:
-                side.drained()
+                side.drained(lambda: interrupted.is_set() or any(one.poll() is not None for one in daemons.values()))
         for process in daemons.values():
             if process.poll() is None:
                 process.terminate()
