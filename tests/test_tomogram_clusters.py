@@ -59,14 +59,14 @@ def blobs(counts: list[int], seed: int = 0, wide: float = 0.1, apart: float = 10
 def centres(middles: list[Floats], counts: list[int]) -> Centres:
     k = len(counts)
     codes = np.stack(middles).astype(np.float32)
-    return Centres(codes, np.array(counts, "i8"), np.ones(k, "f4"), 1.0, np.ones(codes.shape[1], "f4"))
+    return Centres(codes, np.array(counts, "i8"), np.ones(k, "f4"), 1.0)
 
 
 def test_heaps_are_found_largest_first_and_the_same_for_a_seed() -> None:
     codes = blobs([30, 80, 50])
     found, again = cluster(codes, k=3, seed=5), cluster(codes, k=3, seed=5)
     assert found.counts.tolist() == [80, 50, 30]
-    np.testing.assert_allclose(found.codes[0], codes[30:110].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found.codes[0], codes[30:110].mean(0), atol=0.02)
     np.testing.assert_array_equal(found.codes, again.codes)
     assert found.finished
     assert not found.note
@@ -97,7 +97,7 @@ def test_of_many_codes_a_sample_is_seeded_and_all_are_brought_to_rest(monkeypatc
     said: list[tuple[str, int, int]] = []
     found = cluster(codes, k=3, restarts=2, progress=lambda *a: said.append(a))
     assert found.counts.tolist() == [300, 200, 100]
-    np.testing.assert_allclose(found.codes[0], codes[:300].mean(0), atol=1e-4)
+    np.testing.assert_allclose(found.codes[0], codes[:300].mean(0), atol=1.0)
     assert said == [("cluster", 1, 3), ("cluster", 2, 3), ("cluster", 3, 3)]
 
 
@@ -114,8 +114,12 @@ def test_earlier_centres_hold_where_others_are_hardly_better() -> None:
     codes = np.random.default_rng(0).normal(size=(600, 6)).astype("f4")  # one heap: any cut of it is as good
     old = cluster(codes, k=8, seed=1, restarts=8)
     found = cluster(codes, k=8, seed=2, restarts=4, first=old.codes)
-    np.testing.assert_allclose(found.codes, old.codes, atol=1e-4)
-    assert np.abs(cluster(codes, k=8, seed=2, restarts=4).codes - old.codes).max() > 0.1
+
+    def moved(new: Centres) -> float:
+        return float(cdist(old.codes, new.codes, "cosine").min(1).max())
+
+    assert moved(found) < 0.01
+    assert moved(cluster(codes, k=8, seed=2, restarts=4)) > 0.05
     # Where they are bad they go; where there are fewer than k, others come beside them.
     heaps = blobs([50] * 6)
     bad = cluster(heaps, k=6, first=heaps[:6])
@@ -126,43 +130,46 @@ def test_earlier_centres_hold_where_others_are_hardly_better() -> None:
     assert len(fewer.codes) == 3
 
 
-def test_codes_that_are_not_finite_have_no_cluster() -> None:
+def test_codes_without_a_direction_have_no_cluster() -> None:
     codes = blobs([10, 10])
     codes[3, 2] = np.nan
     codes[4, 0] = np.inf
+    codes[5] = 0
     found = cluster(codes, k=2)
-    assert found.counts.sum() == 18
+    assert found.counts.sum() == 17
     row, distance = assign(codes, found)
-    assert row[[3, 4]].tolist() == [-1, -1]
-    assert np.isinf(distance[[3, 4]]).all()
-    assert (row[5:] >= 0).all()
-    with pytest.raises(ValueError, match="none of 2 codes is finite"):
-        cluster(codes[3:5])
+    assert row[[3, 4, 5]].tolist() == [-1, -1, -1]
+    assert np.isinf(distance[[3, 4, 5]]).all()
+    assert (row[6:] >= 0).all()
+    with pytest.raises(ValueError, match="none of 3 codes is finite and more than zeros"):
+        cluster(codes[3:6])
     with pytest.raises(ValueError, match="codes of 6 values"):
         assign(codes[:, :3], found)
 
 
 def test_a_code_goes_to_the_same_centre_whatever_comes_with_it() -> None:
     rng = np.random.default_rng(1)
-    codes = rng.integers(0, 3, (2000, 6)).astype("f4")  # many codes as near to one centre as to another
-    target = centres(list(rng.integers(0, 3, (40, 6)).astype("f4")), [1] * 40)
+    codes = rng.integers(1, 4, (2000, 6)).astype("f4")  # many codes as near to one centre as to another
+    target = centres(list(rng.integers(1, 4, (40, 6)).astype("f4")), [1] * 40)
     row, distance = assign(codes, target)
     alone = [assign(codes[i : i + 1], target)[0][0] for i in range(0, 2000, 50)]
     assert row[::50].tolist() == alone
-    far = cdist(codes, target.codes)
-    np.testing.assert_array_equal(row, far.argmin(1))
-    np.testing.assert_allclose(distance, far.min(1), rtol=1e-6)
+    far = cdist(codes, target.codes, "cosine")
+    np.testing.assert_allclose(far[np.arange(2000), row], far.min(1), atol=1e-6)
+    np.testing.assert_allclose(distance, np.sqrt(2 * far.min(1)), atol=1e-3)
 
 
-def test_weights_say_which_differences_count() -> None:
-    codes = blobs([10, 10])
-    codes[:, 0] = 1000 * np.random.default_rng(2).normal(size=20)  # one unit that says nothing, loudly
-    weights = np.array([0, 1, 1, 1, 1, 1], "f4")
-    found = cluster(codes, k=2, weights=weights)
-    assert sorted(found.counts.tolist()) == [10, 10]
-    row, _ = assign(codes, found)
-    assert len(set(row[:10].tolist())) == 1
-    assert row[0] != row[10]
+def test_how_long_a_code_is_says_nothing_and_its_direction_all() -> None:
+    codes = blobs([40, 30])
+    loud = codes * np.random.default_rng(2).uniform(0.01, 100, (70, 1)).astype("f4")
+    found = cluster(loud, k=2)
+    row, distance = assign(codes, found)
+    np.testing.assert_array_equal(row, np.repeat([0, 1], [40, 30]))
+    np.testing.assert_array_equal(row, assign(loud, found)[0])
+    np.testing.assert_allclose(distance, assign(loud, found)[1], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found.codes[0]), np.linalg.norm(loud[:40], axis=1).mean(), rtol=1e-4)
+    far = assign(np.array([[0, 2, 0], [0, 0, 3]], "f4"), centres([np.array([0, 5, 0], "f4")], [1]))[1]
+    np.testing.assert_allclose(far, [0, np.sqrt(2)], atol=1e-6)
 
 
 HEAPS = [60, 50, 40, 30]
@@ -337,7 +344,7 @@ def test_of_old_centres_alone_nothing_follows_where_the_pose_or_the_voxel_change
 
 def test_clusters_without_shared_members_are_paired_by_their_looks() -> None:
     _, old = first()
-    new = Centres(old.codes[::-1], old.counts[::-1], old.spread, 1.0, old.weights)
+    new = Centres(old.codes[::-1], old.counts[::-1], old.spread, 1.0)
     made = follow(old, new, old.decoded[::-1].copy(), NET)
     assert made.clusters.ids.tolist() == [4, 3, 2, 1]
 

@@ -30,7 +30,6 @@ def clusters(counts: Sequence[int], decoded: npt.NDArray[np.float32] | None = No
         decoded=decoded,
         average=np.zeros(shape, "f2"),
         averaged=np.zeros(k, "i8"),
-        weights=np.ones(3, "f4"),
         network="ab",
         next_id=k + 1,
     )

@@ -25,7 +25,7 @@ MOST_EVENTS = 500
 
 Halves: TypeAlias = npt.NDArray[np.float16]
 _ARRAYS = {"ids": "<i4", "codes": "<f4", "counts": "<i8", "spread": "<f4", "decoded": "<f4"}
-_ARRAYS |= {"average": "<f2", "averaged": "<i8", "weights": "<f4"}
+_ARRAYS |= {"average": "<f2", "averaged": "<i8"}
 
 
 class ClustersError(ValueError):
@@ -56,7 +56,7 @@ class Clusters:
     ``ids`` int32 (k,), from 1, in the order of the rows of all that follows; ``codes`` float32 (k, d), centres;
     ``counts`` int64 (k,), members when they were made; ``spread`` float32 (k,), root mean squared distance of members;
     ``decoded`` float32 (k, e, e, e); ``average`` float16 (k, e, e, e) of ``averaged`` int64 (k,) member sub-volumes as
-    they were encoded, 0 where there is none; ``weights`` float32 (d,), see ``cluster.Centred``; ``network``, ``name``:
+    they were encoded, 0 where there is none; ``network``, ``name``:
     SHA-256 and name of the bundle that encoded; ``posed``: of pose-normalised sub-volumes; ``voxel_a``: ångström per
     voxel of them; ``version``: counts clusterings, from 1; ``next_id``: the first number never used; ``seed``;
     ``events``: the newest last; ``written``: Unix seconds.
@@ -69,7 +69,6 @@ class Clusters:
     decoded: Floats
     average: Halves
     averaged: Counts
-    weights: Floats
     network: str
     name: str = ""
     posed: bool = False
@@ -90,7 +89,7 @@ class Clusters:
         return int(self.decoded.shape[1])
 
     def assign(self, codes: Floats) -> tuple[Ints, Floats]:
-        """Number of the nearest cluster for each code (n, d), int32 (n,), 0 for codes that are not finite; distance.
+        """Number of the nearest cluster for each code (n, d), int32 (n,), 0 for codes without a direction; distance.
 
         Distances as in ``cluster.assign``.
         """
@@ -200,7 +199,7 @@ def _clusters(file: Any) -> Clusters:
 def _check(c: Clusters) -> None:
     """Arrays that do not fit each other would give sub-volumes the numbers of other clusters."""
     k, e = len(c.ids), c.decoded.shape[-1]
-    fit = c.codes.shape == (k, len(c.weights)) and c.decoded.shape == c.average.shape == (k, e, e, e)
+    fit = c.codes.ndim == 2 and len(c.codes) == k and c.decoded.shape == c.average.shape == (k, e, e, e)
     if not fit or any(array.shape != (k,) for array in (c.ids, c.counts, c.spread, c.averaged)):
         raise ValueError(f"{k} numbers, centres {c.codes.shape}, decoded {c.decoded.shape}: they do not fit")
     if len(np.unique(c.ids)) != k or (k and (c.ids.min() < 1 or c.ids.max() >= c.next_id)):

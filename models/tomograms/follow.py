@@ -111,7 +111,6 @@ def follow(
         decoded=decoded.astype(np.float32, copy=False),
         average=halves,
         averaged=averaged,
-        weights=new.weights,
         network=network.sha256,
         name=network.name,
         posed=network.posed,
