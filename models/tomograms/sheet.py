@@ -24,6 +24,7 @@ _LINE_PX, _HEAD_PX, _LEAST_WIDTH_PX = 16, 54, 860
 _LETTER_PX = 7.6  # of the line of groups: wide enough for any of them
 _DPI = 100
 _GREYS = (0.5, 99.5)
+_LEAST_RANGE = 0.25  # of the slices' greys, for the mean
 _PAPER, _NOTHING, _UNMARKED = (24, 26, 29), (48, 50, 54), (70, 74, 80)
 _INK, _FAINT = "#f2f2f2", "#9aa0a6"
 
@@ -109,7 +110,10 @@ def _block(volume: Floats) -> Picture:
     if not np.isfinite(shown).all() or not np.ptp(shown[:3]) > 0:
         block[:] = _NOTHING
         return block
-    limits = [np.percentile(shown[:3], _GREYS)] * 3 + [np.percentile(shown[3], _GREYS)]
+    slices, mean = np.percentile(shown[:3], _GREYS), np.percentile(shown[3], _GREYS)
+    # A mean that hardly varies would be stretched until its noise looks like something.
+    short = max(0.0, _LEAST_RANGE * np.ptp(slices) - np.ptp(mean)) / 2
+    limits = [slices] * 3 + [(mean[0] - short, mean[1] + short)]
     for at, (view, (low, high)) in enumerate(zip(shown, limits, strict=True)):
         y, x = (at // 2 * (_TILE_PX + 2), at % 2 * (_TILE_PX + 2))
         block[y : y + _TILE_PX, x : x + _TILE_PX] = _grey(view, float(low), float(high))[..., None]
