@@ -67,7 +67,7 @@ export function viewer(session, net, goTo) {
       box.disabled = no;
       box.parentElement.title = no ? why : "";
     };
-    off(labels.box, !row.labels, "This tomogram has no labels: it was mined before a group was named.");
+    off(labels.box, !row.labels, "This tomogram has no labels: there was no segmentation when it was mined.");
     legend(row);
   }
 

@@ -17,7 +17,7 @@ const WORK = {
 export function work({ mode, state, have, need, job }) {
   const found = [];
   if (job) found.push(line(job));
-  if (state === "ready" && !job) found.push({ text: mode === "annotate" ? "● new tomograms are labelled" : "● new sub-volumes join the clusters", share: null });
+  if (state === "ready" && !job) found.push({ text: mode === "annotate" ? "● new sub-volumes get the class of their cluster" : "● new sub-volumes join the clusters", share: null });
   if (state === "ready" && need > have) found.push({ text: `clusters anew at ${fmt.count(need)} sub-volumes, ${fmt.count(have)} now`, share: null });
   return found;
 }
