@@ -166,15 +166,23 @@ class Networks:
             ended = Ended("failed", f"{out}: the training ended without a network")
         else:
             ended = broken(out, code)
-        key = str(self._segments.wanted_in(out).get("marks", ""))
+        if ended.path is not None:
+            ended = self._take_up(session, ended.path, str(self._segments.wanted_in(out).get("marks", ""))) or ended
+        # Told of last: who waits for it finds it in force.
         self._note(session, "voxels", self._segments, out, ended)
-        if ended.path is None:
-            return
-        found = self._store.segmenter(ended.path, session.benches.now.codec.voxel_a)
-        if found is not None:
+
+    def _take_up(self, session: Session, path: Path, key: str) -> Ended | None:
+        """Segment with this network from now on; why not, where it cannot be."""
+        found = self._store.segmenter(path, session.benches.now.codec.voxel_a)
+        if found is None:
+            return Ended("failed", f"{path}: the segmentation that was trained cannot be used")
+        try:
             found.warm_up()
-            session.benches.put(segmenter=found, marks=key)
-            session.event("From now on tomograms are segmented: the segmentation is trained.")
+        except BundleError as error:
+            return Ended("failed", error.detail)
+        session.benches.put(segmenter=found, marks=key)
+        session.event("From now on tomograms are segmented: the segmentation is trained.")
+        return None
 
     def _where(self) -> dict[str, str]:
         """Where the commands find the configured network by its name."""

@@ -36,7 +36,7 @@ def records(mined: Path) -> list[MinedTomogram]:
 
 
 def mark(mined: Path, truth: Path) -> list[dict[str, Any]]:
-    """Mark clusters by the truth of their members; what was marked: ``name``, ``clusters``, ``members`` of these."""
+    """Mark clusters by the truth of their members; what was marked: ``name``, ``kind``, ``clusters``."""
     from ...models.tomograms.truth import GROUPS, KINDS, groups_near
 
     names = list(GROUPS)
@@ -50,9 +50,11 @@ def mark(mined: Path, truth: Path) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     for at, name in enumerate(names, 1):
         mine = [c for c, n in counts.items() if n.sum() >= LEAST and n[at] >= HALF * n.sum() and n[at] == n.max()]
+        for number in mine:
+            # A tie is the first one's.
+            del counts[number]
         if mine:
-            members = sum(int(counts[c].sum()) for c in mine)
-            told.append({"name": name, "kind": KINDS[name], "clusters": sorted(mine), "members": members})
+            told.append({"name": name, "kind": KINDS[name], "clusters": sorted(mine)})
 
     def change(groups: Any) -> Any:
         for one in told:
