@@ -12,6 +12,7 @@ from beamsieve.stream.flow.channel import Channel
 from beamsieve.stream.flow.classed import ClassCounts, Classed
 from beamsieve.stream.flow.frame import Failure, Frame, Key, Outcome, Result
 from beamsieve.stream.flow.metrics import Metrics
+from beamsieve.stream.flow.mined import Mined, MinedTomogram
 from beamsieve.stream.flow.yields import Waiting, Yield, Yields
 from prometheus_client.core import Metric
 
@@ -24,6 +25,7 @@ SPOKEN_IN = (
     "sources/**/*.py",
     "sinks/hdf5*.py",
     "sinks/picks/*.py",
+    "sinks/tomograms/*.py",
 )
 _CALLS = {
     "event": ("event", 0),
@@ -94,8 +96,10 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "cbor": "a message is not the CBOR of a DECTRIS stream 2",
         "changed": "a micrograph changed while it was read; it is read again when it has settled",
         "channel": "no image of the channel `source.channel`",
+        "chunks": "a volume's HDF5 is stored in chunks too large to read one by one; repack it",
         "classes": "`classes.h5` is damaged; remove it, and the particles are classified anew",
         "colour": "a picture in colour; save it in grey",
+        "contents": "an HDF5 file holds no volume of three axes, or several; name one file per tomogram",
         "cut": "parts of a DECTRIS stream 1 message are missing",
         "decode": "the pixels of a TIFF, PNG or JPEG cannot be decoded",
         "decompress": "the pixels cannot be decompressed",
@@ -111,6 +115,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "gain": "the gain reference cannot be used",
         "gain_shape": "the gain reference has another shape than the micrograph; the log says how to turn it",
         "geometry": "the geometry does not fit the frames",
+        "hdf": "an HDF5 file that cannot be opened; is it whole?",
         "header": "a header, of a karabo message or of an image file, cannot be read",
         "image": "a micrograph that cannot be picked: no finite pixel, all pixels the same, or smaller than one box",
         "input": "the model's view lies off the detector: `detector.centre_px`, `detector.bin`",
@@ -126,13 +131,17 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "pixel_size": "a micrograph without a pixel size, in its header or beside it; state `decode.pixel_a`",
         "pulses": "pulse ids do not fit the array",
         "record": "the HDF5 file of a micrograph is damaged",
+        "segment": "the tomogram was mined, and could not be segmented",
         "series": "an image of a series that was not started, while another one runs",
         "shape": "frames of a shape that does not fit the constants, or none at all",
         "size": "fewer or more bytes than the shape says; an image larger than `decode.max_image_mb`",
+        "stack": "a stack of images, such as a tilt series, where a tomogram was expected (`decode.stacks`)",
         "train_id": "a train without a number",
         "truncated": "a file ends before its header says",
         "values": "too many pixels of a micrograph are no numbers",
         "vanished": "a file was removed, or made unreadable, before it was read",
+        "volume": "a tomogram that cannot be mined: smaller than a box, constant, or too many voxels without a number",
+        "voxel": "the size of voxels is not known or not the same along all axes; set `decode.voxel_a`",
         "write": "the name of a micrograph cannot be the name of a file where picks are written",
         "xml": "an XML file cannot be read",
     },
@@ -158,6 +167,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "duplicate": "came before, under the same number",
         "full": "the oldest in the first queue when a new one came and there was no room (`flow.queue`)",
         "stale": "an image of a series that is over",
+        "stopped": "a tomogram in work when the daemon was stopped; the next start takes it again",
     },
 }
 _TITLES = {
@@ -175,8 +185,13 @@ _BELOW = {
 
 def metrics() -> str:
     """The whole page."""
-    shots, yields, classes = (list(seen.collect()) for seen in (specimen(), picked(), classified()))
-    rows = "\n".join(map(_row, [*shots, *yields, *classes]))
+    parts = [list(seen.collect()) for seen in (specimen(), picked(), classified(), mined())]
+    # What waits is told by both kinds of folders, and is one metric.
+    families: dict[str, Metric] = {}
+    for part in parts:
+        for family in part:
+            families.setdefault(family.name, family)
+    rows = "\n".join(map(_row, families.values()))
     return _HEAD + rows + "\n\n" + "\n".join(_words(of, spoken()[of]) for of in WORDS)
 
 
@@ -220,6 +235,16 @@ def classified() -> Classed:
     seen.counted(ClassCounts({"unmarked": 1}, {"unmarked": 100}, 20.0, 20.0))
     seen.classified([1.0])
     seen.model("classes2d-general", "0123456789ab", tuned=False)
+    return seen
+
+
+def mined() -> Mined:
+    """The facts of a daemon that has mined one tomogram."""
+    seen = Mined()
+    stages = dict.fromkeys(("statistics", "pick", "boxes", "pose", "encode", "segment"), 1.0)
+    seen.add(MinedTomogram({"": 1, "membrane": 1}, 0.4, stages, "0123456789ab", {"background": 0.9, "membrane": 0.1}))
+    seen.clusters({"": 99, "membrane": 1})
+    seen.model("tomograms-general", "0123456789ab", trained=False)
     return seen
 
 
