@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from beamsieve.models.evaluate import Estimate
 from beamsieve.models.particles.baselines import Gaussians, Template, fit_gaussians, fit_template
 from beamsieve.models.particles.candidates import Candidates, Labelled
 from beamsieve.models.particles.evaluate import bootstrap, evaluate, score
@@ -15,7 +16,7 @@ from beamsieve.models.particles.fields import Field, find
 from beamsieve.models.particles.maps import load_map
 from beamsieve.models.particles.matching import Ranked
 from beamsieve.models.particles.report import draw_curves, draw_picks, draw_series, stretched
-from beamsieve.models.particles.scores import Estimate, scores_of
+from beamsieve.models.particles.scores import scores_of
 from beamsieve.models.particles.simulator import Conditions, simulate
 from beamsieve.models.particles.study import Series, Study, as_labelled
 from beamsieve.stream.__main__ import app
