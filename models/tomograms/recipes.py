@@ -21,9 +21,9 @@ class Options:
     published. ``normalise``: the code is batch-normalised before its ReLU while training, and the norm then folded into
     the dense layer, whose numbers otherwise die out; ``dense_rate``: share of the rate for that layer. ``weight``:
     errors count relative to the target's variance to this power; 0: as published. ``mirror``: sub-volumes are mirrored
-    at random, as the missing wedge allows (along y; along x and z together), unless posed. ``sparsity``: λ of the penalty λ Σ |code|
-    per sub-volume, over its voxels' mean squared error; the published value is not told. ``rate``: of Adam, with
-    ``betas``; ``falling``: it falls to a twentieth over ``epochs``, half a cosine. ``batch``: sub-volumes per step.
+    at random, as the missing wedge allows (along y; along x and z together); never posed ones. ``sparsity``: λ of the
+    penalty λ Σ |code| per sub-volume, beside its mean squared error; the published one is not told. ``rate``: of Adam,
+    with ``betas``; ``falling``: to a twentieth over ``epochs``, half a cosine. ``batch``: sub-volumes per step.
     ``epochs``: at most; ``patience``: epochs without a better validation before it ends. ``held``: share of the
     sub-volumes to validate on, in whole tomograms where there are several. ``start``: the bundle to go on from.
     ``stop_after``: epochs, for interruptions.

@@ -106,7 +106,8 @@ def _trained(
 
     out, recipe, device = where
     told = {"device": device, "command": shlex.join(["beamsieve", *sys.argv[1:]])}
-    options = make_options(out, recipe, **_of_bundle(given), **told)
+    given, picking = _of_bundle(given, picking)
+    options = make_options(out, recipe, **given, **told)
     checkpoint_in(options, resume)
     with bars() as shown:
         progress = shown or Lines()
@@ -117,20 +118,25 @@ def _trained(
         return train(found.sample, found.options, progress, stop, resume=resume, check=found.check)
 
 
-def _of_bundle(given: dict[str, Any]) -> dict[str, Any]:
-    """What is given; with --from, a bundle's voxel, poses, smoothing and widths hold where nothing is said."""
+def _of_bundle(given: dict[str, Any], picking: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is given; with --from, the bundle's voxel, poses, edge, smoothing and widths hold where nothing is said."""
     if not given["start"]:
-        return given
+        return given, picking
     from ...models.bundle import load_bundle
     from ...models.tomograms.bundles import codec_network, codec_shape
 
     bundle = load_bundle(given["start"])
-    _, channels, codes, smooth = codec_shape(codec_network(bundle).state_dict())
-    known: dict[str, Any] = {"posed": bool(bundle.card.training.get("posed")), "voxel_a": bundle.card.input.pixel_a}
-    for key, value in known.items():
-        if given[key] is not None and value is not None and given[key] != value:
-            raise ValueError(f"--from {given['start']}: it was trained with {key} {value}, given is {given[key]}")
-    return {**given, **known, "channels": channels, "codes": codes, "smooth": smooth}
+    edge, channels, codes, smooth = codec_shape(codec_network(bundle).state_dict())
+    posed, voxel_a = bool(bundle.card.training.get("posed")), bundle.card.input.pixel_a
+    for key, value, asked in (
+        ("posed", posed, given["posed"]),
+        ("voxel_a", voxel_a, given["voxel_a"]),
+        ("edge", edge, picking["edge"]),
+    ):
+        if None not in (value, asked) and value != asked:
+            raise ValueError(f"--from {given['start']}: it was trained with {key} {value}, given is {asked}")
+    known = {"posed": posed, "voxel_a": voxel_a, "channels": channels, "codes": codes, "smooth": smooth}
+    return {**given, **known}, {**picking, "edge": edge}
 
 
 def _range(text: str) -> tuple[float, float]:
