@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 from beamsieve.models.tomograms.book import read_clusters
+from beamsieve.models.tomograms.bundles import save_segmenter
 from beamsieve.models.tomograms.groups_file import read_groups
+from beamsieve.models.tomograms.nets import Edss3d
 from beamsieve.stream.beamlines.cryoet_mining import CryoetMining, Daemon, build
 from beamsieve.stream.flow.settings import ConfigError, Where
-from beamsieve.stream.sinks.tomograms.mined import MinedTomogram
+from beamsieve.stream.formats.volumes import open_volume
+from beamsieve.stream.sinks.tomograms.mined import LabelFiles, MinedTomogram
 from beamsieve.stream.sinks.tomograms.record import read
-from beamsieve.tests.mining_sessions import network, settings, write
+from beamsieve.tests.mining_sessions import EDGE, SHAPE, VOXEL_A, network, settings, write
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +181,23 @@ def test_what_the_settings_name_and_cannot_be_is_told_at_once(tmp_path: Path, bu
     assert "nothing-of-that-name" in said
     with pytest.raises(ConfigError, match=r"segment\.bundle.*gives codes, needed is a segmentation"):
         daemon(tmp_path, bundle, segment={"on": True, "bundle": str(bundle)})
+
+
+def test_a_configured_segmentation_labels_every_voxel_with_classes_of_its_own(tmp_path: Path, bundle: Path) -> None:
+    write(tmp_path / "in" / "TS_1.mrc", 1)
+    segments = save_segmenter(
+        tmp_path, "segments", Edss3d(3, 4), ("background", "wall", "ball"), edge=EDGE, voxel_a=VOXEL_A
+    )
+    made = run(daemon(tmp_path, bundle, segment={"on": True, "bundle": str(segments)}))
+    assert made.pipeline.metrics.tally().accepted == 1
+    found = records(tmp_path)["TS_1.mrc"]
+    assert found.mode == "explore"
+    assert isinstance(found.segmentation, LabelFiles)
+    assert found.segmentation.classes == ("wall", "ball")
+    with open_volume(found.segmentation.labels) as volume:
+        assert (volume.shape, volume.voxel_a) == (SHAPE, pytest.approx(VOXEL_A))
+        labels = volume.read((0, 0, 0), volume.shape)
+    assert set(np.unique(labels)) <= {0, 1, 2}
+    assert set(found.segmentation.probabilities) == {"wall", "ball"}
+    assert made.pipeline.metrics.mined is not None
+    assert made.pipeline.metrics.mined.seconds()["segment"] > 0

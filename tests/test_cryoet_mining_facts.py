@@ -11,8 +11,8 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 
-def tomogram(error: float = 0.5, network: str = "a", **classes: int) -> MinedTomogram:
-    return MinedTomogram({"": 7, **classes}, error, {"pick": 2.0, "encode": 4.0}, network)
+def tomogram(error: float, network: str = "a") -> MinedTomogram:
+    return MinedTomogram({"": 7}, error, {"pick": 2.0, "encode": 4.0}, network)
 
 
 def values(metrics: Metrics, family: str) -> dict[tuple[str, ...], float]:
@@ -35,7 +35,7 @@ def metrics() -> Metrics:
 def test_subvolumes_are_counted_by_class_and_names_stay_few(metrics: Metrics) -> None:
     assert metrics.mined is not None
     for number in range(MOST_CLASSES + 5):
-        metrics.mined.add(tomogram(**{f"class{number}": 2}))
+        metrics.mined.add(MinedTomogram({"": 7, f"class{number}": 2}, 0.5, {"pick": 2.0, "encode": 4.0}, "a"))
     found = values(metrics, "beamsieve_tomogram_subvolumes_total")
     assert len(found) == MOST_CLASSES + 2
     assert found[(OTHER,)] == 5 * 2

@@ -230,8 +230,10 @@ class MineWork:
         assert self._labels is not None
         began = time.perf_counter()
         slabs = segmenter.segment(mined.working, progress=progress, stop=self.over.is_set)
+        # A configured segmentation has classes of its own, whatever is marked.
+        said = replace(found, classes=tuple(segmenter.classes[1:]))
         try:
-            files = self._labels(found, slabs)
+            files = self._labels(said, slabs)
         except OSError as error:
             detail = part_error(error)
             raise BadData("disk_full" if detail.full else "file", detail.detail) from error

@@ -93,8 +93,10 @@ def compare(mined: Path, truth: Path) -> dict[str, dict[str, Any]]:
             xyz, radius = places.get(name, (np.zeros((0, 3), np.float32), np.zeros(0, np.float32)))
             row["true"] += len(xyz)
             row["found"] += int(match(one.picked.xyz[mine], xyz, radius).true.sum())
-            if isinstance(one.segmentation, LabelFiles):
-                said, there = volume(one.segmentation.labels)[~hidden] == at, true[~hidden] == group
+            files = one.segmentation
+            if isinstance(files, LabelFiles) and name in files.classes:
+                wanted = files.classes.index(name) + 1
+                said, there = volume(files.labels)[~hidden] == wanted, true[~hidden] == group
                 both = np.array([(said & there).sum(), said.sum() + there.sum()])
                 overlaps[name] = overlaps.get(name, np.zeros(2, np.int64)) + both
     for name, (both, sizes) in overlaps.items():
