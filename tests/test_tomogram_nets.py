@@ -160,6 +160,9 @@ def test_smoothing_travels_with_the_bundle(tmp_path: Path) -> None:
         truth = net.encode(torch.from_numpy(boxes)[:, None]).numpy()
     assert np.abs(codec.encode(boxes) - truth).max() < 1e-5
     assert not codec.posed
+    seen = ndimage.gaussian_filter(boxes, (0, 0.9, 0.9, 0.9), mode="reflect", truncate=9)
+    missed = np.square(codec.decode(truth) - seen).mean((1, 2, 3)) / seen.var((1, 2, 3))
+    assert np.allclose(codec.error(boxes), missed, rtol=1e-3)
 
 
 def test_the_wrong_bundle_is_refused_with_what_is_needed(bundle: Path, tmp_path: Path) -> None:
@@ -194,7 +197,9 @@ def test_the_codec_encodes_any_number_of_boxes_and_neighbours_do_not_matter(bund
         given = torch.from_numpy(boxes)[:, None]
         assert np.abs(codes - net.encode(given).numpy()).max() < 1e-5
         assert np.abs(back - net(given)[:, 0].numpy()).max() < 1e-5
-    assert np.allclose(codec.error(boxes), np.square(back - boxes).mean((1, 2, 3)), atol=1e-6)
+    missed = np.square(back - boxes).mean((1, 2, 3)) / boxes.var((1, 2, 3))
+    assert np.allclose(codec.error(boxes), missed, rtol=1e-4)
+    assert np.array_equal(codec.error(boxes, codes), codec.error(boxes))
     assert codec.encode(boxes[:0]).shape == (0, 6)
     assert codec.decode(codes[:0]).shape == (0, EDGE, EDGE, EDGE)
     assert np.array_equal(codec.encode(boxes.astype(np.float16)), codec.encode(boxes.astype(np.float16)))

@@ -72,10 +72,9 @@ def test_training_learns_shapes_and_tells_them_apart(tmp_path: Path, recipe: str
     assert card.scores["check"]["agree"] > 0.9
     told = json.loads((tmp_path / "scores.json").read_text())
     assert told == card.scores
-    # Noise is not learnt: the error is above that of the noise.
-    codec = Codec(made, device="cpu", threads=1)
-    noise = float(np.square(check.boxes.astype(np.float32) - np.asarray(check.clean, np.float32)).mean())
-    assert noise < codec.error(check.boxes).mean() < 0.8
+    assert Codec(made, device="cpu", threads=1).error(check.boxes).mean() == pytest.approx(
+        card.scores["check"]["error"], abs=1e-3
+    )
     history = json.loads((tmp_path / "log.json").read_text())
     assert min(row["validation"] for row in history) < 0.9 * history[0]["validation"]
     assert (tmp_path / "curves.png").stat().st_size > 5000
@@ -87,9 +86,9 @@ def test_the_paper_learns_from_the_sub_volumes_alone(tmp_path: Path) -> None:
     rows = np.arange(8)
     blind = dataclasses.replace(sample, clean=np.zeros_like(sample.boxes), label=None)
     one, other = (Trainer(options(tmp_path, "paper", seed=3), some) for some in (sample, blind))
-    assert one._step(rows, np.random.default_rng(0)) == other._step(rows, np.random.default_rng(0))
+    assert one.step(rows, np.random.default_rng(0)) == other.step(rows, np.random.default_rng(0))
     general, blinded = (Trainer(options(tmp_path, seed=3), some) for some in (sample, blind))
-    assert general._step(rows, np.random.default_rng(0)) != blinded._step(rows, np.random.default_rng(0))
+    assert general.step(rows, np.random.default_rng(0)) != blinded.step(rows, np.random.default_rng(0))
 
 
 def test_recipes_are_as_they_are_described() -> None:
@@ -139,7 +138,7 @@ def test_gradients_of_pieces_are_those_of_the_batch(tmp_path: Path, monkeypatch:
         monkeypatch.setattr("beamsieve.models.tomograms.swift.PIECE", piece)
         trainer = Trainer(options(tmp_path, "paper"), shapes(40))
         for first in (0, 8, 16):
-            trainer._step(np.arange(first, first + 7), np.random.default_rng(0))
+            trainer.step(np.arange(first, first + 7), np.random.default_rng(0))
         weights.append(trainer.net.state_dict())
     for name, value in weights[0].items():
         assert torch.allclose(value, weights[1][name], atol=2e-5), name

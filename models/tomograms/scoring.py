@@ -9,7 +9,9 @@ import numpy.typing as npt
 import torch
 
 from ..evaluate import cluster_scores
+from .bundles import TOLERANCE
 from .cluster import K, assign, cluster
+from .codec_plans import choose
 from .nets import Autoencoder3D
 from .practice import Sample
 from .volume import Floats
@@ -22,9 +24,10 @@ def scores(
 ) -> dict[str, Any]:
     """Of sub-volumes ``rows`` of ``sample``.
 
-    ``error``: mean squared error of the reconstruction, of an input with variance 1; ``code_in_use``: share of the
-    code's numbers above 0 in any of them. Where the clean sub-volumes are known, ``correlation``: mean of Pearson's
-    with them, and ``explained``: share of their variance that is reconstructed, over all. ``marked``: sub-volumes with
+    All are of sub-volumes as the network smooths them. ``error``: mean squared error of the reconstruction over the
+    sub-volume's variance; ``code_in_use``: share of the code's numbers above 0 in any of them. Where the clean
+    sub-volumes are known, ``correlation``: mean of Pearson's with them, and ``explained``: share of their variance that
+    is reconstructed, over all. ``marked``: sub-volumes with
     classes, clustered into 100; each cluster is marked by its most frequent class. ``agree``: share of the ``rows``
     whose nearest centre has the mark of their class; ``agree_by_class``: the same for each class;
     ``homogeneity``: of the assignment of ``rows``.
@@ -67,21 +70,28 @@ def agreement(
 @torch.no_grad()
 def _passed(net: Autoencoder3D, sample: Sample, rows: npt.NDArray[np.intp]) -> tuple[Floats, dict[str, Floats]]:
     """Codes, and of each sub-volume its error, the clean one's variance, what is left of it, their correlation."""
-    codes, parts = [], []
-    for first in range(0, len(rows), _AT_ONCE):
-        some = rows[first : first + _AT_ONCE]
+    plan, codes, parts = choose(net, _AT_ONCE, TOLERANCE["float32"]), [], []
+    for first in range(0, len(rows), plan.piece):
+        some = rows[first : first + plan.piece]
         boxes = np.asarray(sample.boxes[some], np.float32)
-        code = net.encode(torch.from_numpy(boxes)[:, None])
-        made = net.decode(code)[:, 0].numpy()
+        code = plan.encode(torch.from_numpy(boxes)[:, None])
+        made = plan.decode(code)[:, 0].numpy()
         codes.append(code.numpy())
-        error = np.square(made - boxes).mean((1, 2, 3))
-        clean = boxes if sample.clean is None else np.asarray(sample.clean[some], np.float32)
+        seen = _smoothed(net, boxes)
+        error = np.square(made - seen).mean((1, 2, 3)) / np.maximum(seen.var((1, 2, 3)), 1e-9)
+        clean = seen if sample.clean is None else _smoothed(net, np.asarray(sample.clean[some], np.float32))
         signal, left = clean.var((1, 2, 3)), np.square(made - clean).mean((1, 2, 3))
         a, b = (array - array.mean((1, 2, 3), keepdims=True) for array in (made, clean))
         below = np.sqrt(np.square(a).mean((1, 2, 3)) * np.square(b).mean((1, 2, 3)))
         parts.append(np.stack([error, signal, left, (a * b).mean((1, 2, 3)) / np.maximum(below, 1e-9)]))
     told = np.concatenate(parts, 1).astype(np.float32)
     return np.concatenate(codes), dict(zip(("error", "signal", "left", "correlation"), told, strict=True))
+
+
+def _smoothed(net: Autoencoder3D, boxes: Floats) -> Floats:
+    """What the network can give back of boxes (n, e, e, e)."""
+    found: Floats = net.smoothed(torch.from_numpy(boxes)[:, None]).div(net.gain)[:, 0].numpy()
+    return found
 
 
 def _round(value: float | np.floating[Any]) -> float:

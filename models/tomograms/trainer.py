@@ -96,7 +96,7 @@ class Trainer:
             for group in self.optimiser.param_groups:
                 group["lr"] = group["share"] * self._rate(epoch + step / steps)
             rows = order[step * self.options.batch : (step + 1) * self.options.batch]
-            total += self._step(np.sort(rows), rng) * len(rows)
+            total += self.step(np.sort(rows), rng) * len(rows)
         validation, alive = self.validation()
         row = Row(
             total / len(order), validation, alive, validation < self.best_loss, round(time.monotonic() - began, 3)
@@ -120,7 +120,7 @@ class Trainer:
             return o.rate
         return o.rate * (_LEAST + (1 - _LEAST) * 0.5 * (1 + math.cos(math.pi * at / o.epochs)))
 
-    def _step(self, rows: Rows, rng: np.random.Generator) -> float:
+    def step(self, rows: Rows, rng: np.random.Generator) -> float:
         """One step of the optimiser. Gradients of pieces are added up, unless the norm has to see the whole batch."""
         boxes, target = self._batch(rows, rng)
         self.optimiser.zero_grad(set_to_none=True)
