@@ -158,6 +158,11 @@ def test_voxels_that_no_tilt_shows_count_only_in_all(made: Simulated) -> None:
     assert found["kept"]["globule"]["recall"] > 0.8
     assert found["kept"]["membrane"]["recall"] < 0.7
     assert found["all"]["carbon"]["dice"] is None
+    assert found["classes"]["ribosome"] == {"found": 1.0, "other": 0.0}
+    swapped = np.where(seen == GLOBULE, np.uint8(MEMBRANE), seen)
+    found = voxel_scores(made, swapped, made.particles.xyz, 16)
+    assert found["classes"]["ribosome"] == {"found": 0.0, "other": 1.0}
+    assert found["classes"]["membrane"]["found"] == 1.0
 
 
 def test_a_cluster_is_what_half_of_its_members_are(made: Simulated) -> None:

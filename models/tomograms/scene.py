@@ -36,7 +36,8 @@ KINDS = (
     Kind("ribosome", "ribosome", (3.0, 8.0), 1.4),
     Kind("proteasome"),
     Kind("apoferritin"),
-    Kind("hemocyanin"),
+    # Rare, as giants are: a tube whose wall is as thick as a bilayer, which is easily taken for one.
+    Kind("hemocyanin", number=(0.2, 0.8)),
 )
 
 

@@ -127,6 +127,7 @@ def losses_table(rows: Sequence[Row]) -> str:
     """Weak labels against truth on the marking tomograms; precision and recall of the segmentation's voxels."""
     heads = ["row", "clusters", "marked"]
     heads += [f"{name}: {what}" for name in SHOWN for what in ("labels' Dice", "precision", "recall", "found")]
+    heads += ["ribosomes' voxels", "other globules'", "taken for others"]
     lines = []
     for row in rows:
         cells = [row["row"], str(row["clusters"]), ", ".join(f"{k} {v}" for k, v in row["marked"].items() if v)]
@@ -135,9 +136,12 @@ def losses_table(rows: Sequence[Row]) -> str:
             cells += [_plain(row["weak_labels"][name][kind]) for kind in ("precision", "recall")]
             both = [_mean(row, "voxels", "shown", name, kind) for kind in ("precision", "recall")]
             cells.append(" / ".join(_plain(value) for value in both))
+        places = (("ribosome", "found"), ("globule", "found"), ("globule", "other"))
+        cells += [_plain(_mean(row, "voxels", "classes", name, kind)) for name, kind in places]
         lines.append(cells)
     return (
-        _table(heads, lines) + "\n\n*found*: precision / recall of the segmentation's voxels on the test tomograms.\n"
+        _table(heads, lines)
+        + "\n\n*found*: precision / recall of the segmentation's voxels on the test tomograms. The last three columns: shares of the\nvoxels of ribosomes and of other globules that it labels as globules, and of the latter with another group's label.\n"
     )
 
 

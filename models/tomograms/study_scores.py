@@ -94,7 +94,8 @@ def voxel_scores(made: Simulated, labels: Labels, kept: Floats, edge: int) -> Ro
     """Dice (which is F1 of voxels), precision and recall of each group, three ways.
 
     ``all``: every voxel counts. ``shown``: all but those of membranes that no tilt shows. ``kept``: as ``shown``, and
-    labels only in boxes about the positions ``kept`` (n, 3), x, y, z.
+    labels only in boxes about the positions ``kept`` (n, 3), x, y, z. ``classes``: of each class of the simulation
+    the share of its voxels that is found, as of its group, and that has the label of another one.
     """
     truth, shown = truth_of(made), ~made.hidden
     inside = np.where(boxed(made.data.shape, kept, edge), labels, np.uint8(0)).astype(np.uint8)
@@ -102,7 +103,20 @@ def voxel_scores(made: Simulated, labels: Labels, kept: Floats, edge: int) -> Ro
         "all": dices(overlap(labels, truth)),
         "shown": dices(overlap(labels, truth, shown)),
         "kept": dices(overlap(inside, truth, shown)),
+        "classes": _by_class(made, labels),
     }
+
+
+def _by_class(made: Simulated, labels: Labels) -> Row:
+    """Of the voxels of each class, those that no tilt shows left out: shares found, and taken for another group."""
+    truth, found = truth_of(made), {}
+    for value, name in enumerate(made.classes[1:], 1):
+        here = (made.labels == value) & ~made.hidden
+        given, right = labels[here], truth[here]
+        wrong = (given != right) & (given > 0)
+        of = int(here.sum())
+        found[name] = {"found": _share(int((given == right).sum()), of), "other": _share(int(wrong.sum()), of)}
+    return found
 
 
 def dices(counts: npt.NDArray[np.int64]) -> Row:
