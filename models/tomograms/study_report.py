@@ -28,6 +28,10 @@ or more of its members in the marking tomograms are of. *Shown*: without the vox
 of the series shows them. F1 of voxels is the same number as Dice. *Ribosome-like*: clusters half or more of whose
 members in the marking tomograms are within half a radius of a ribosome."""
 
+SAID_OF_LOSSES = """*Found*: precision / recall of the segmentation's voxels on the test tomograms. The last three
+columns: shares of the voxels of ribosomes and of other globules that it labels as globules, and of the latter with
+another group's label."""
+
 
 def keep_picture(path: Path, made: Simulated, labels: npt.NDArray[np.uint8]) -> None:
     """Keep what ``draw`` shows: the middle sections of a tomogram, its truth, what was found. Raises ``OSError``."""
@@ -139,10 +143,7 @@ def losses_table(rows: Sequence[Row]) -> str:
         places = (("ribosome", "found"), ("globule", "found"), ("globule", "other"))
         cells += [_plain(_mean(row, "voxels", "classes", name, kind)) for name, kind in places]
         lines.append(cells)
-    return (
-        _table(heads, lines)
-        + "\n\n*found*: precision / recall of the segmentation's voxels on the test tomograms. The last three columns: shares of the\nvoxels of ribosomes and of other globules that it labels as globules, and of the latter with another group's label.\n"
-    )
+    return f"{_table(heads, lines)}\n\n{SAID_OF_LOSSES}\n"
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
