@@ -14,15 +14,18 @@ import numpy as np
 import pytest
 import typer
 from beamsieve.models.bundle import read_card
+from beamsieve.models.tomograms import segment_practice
 from beamsieve.models.tomograms.book import NAME, Clusters, write_clusters
 from beamsieve.models.tomograms.bundles import untrained
 from beamsieve.models.tomograms.codec import Codec
 from beamsieve.models.tomograms.dog import DogOptions
 from beamsieve.models.tomograms.mine import MineOptions, Miner
+from beamsieve.models.tomograms.scene import CLASSES, SceneOptions
 from beamsieve.models.tomograms.segment_train import CHECKPOINT
 from beamsieve.stream.commands import segment as command
 from beamsieve.stream.commands import train_segments as training
 from beamsieve.stream.commands.segment import segment
+from beamsieve.stream.commands.segment_training import START
 from beamsieve.stream.commands.train_segments import train_segments
 from beamsieve.stream.formats.mrc_write import MrcWriter
 from beamsieve.stream.formats.volumes import open_volume
@@ -77,9 +80,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     centres = np.stack([codes[: len(codes) // 2].mean(0), codes[len(codes) // 2 :].mean(0)]).astype("f4")
     decoded = codec.decode(centres)
     clusters = Clusters(
-        np.array([3, 5], "i4"), centres, np.full(2, 4, "i8"), np.ones(2, "f4"), decoded, decoded.astype("f2"),
-        np.ones(2, "i8"), np.ones(centres.shape[1], "f4"), codec.sha256, codec.name, voxel_a=VOXEL_A, next_id=6,
-    )  # fmt: skip
+        ids=np.array([3, 5], "i4"),
+        codes=centres,
+        counts=np.full(2, 4, "i8"),
+        spread=np.ones(2, "f4"),
+        decoded=decoded,
+        average=decoded.astype("f2"),
+        averaged=np.ones(2, "i8"),
+        network=codec.sha256,
+        name=codec.name,
+        voxel_a=VOXEL_A,
+        next_id=6,
+    )
     write_clusters(folder / "out" / NAME, clusters)
     GroupsFile(folder / "out").change(lambda groups: groups.mark("ball", [3, 5], kind="globule").add("plate"))
     return folder
@@ -202,7 +214,7 @@ def test_a_stopped_training_leaves_a_checkpoint_to_go_on_from(
 
     with monkeypatch.context() as patched:
         patched.setattr(training, "stopping", stopping)
-        many = ("--most", "6", "--epochs", "9", "--threads", "1", "--device", "cpu")
+        many = ("--most", "5", "--epochs", "9", "--threads", "1", "--device", "cpu")
         result = run(train_segments, made / "out", "--out", tmp_path, *many)
     assert result.exit_code == 143, result.output
     assert "go on with --resume" in said(result)
@@ -251,3 +263,25 @@ def test_without_marks_the_remedy_is_told(made: Path, tmp_path: Path) -> None:
         groups.write_bytes(content)
     assert result.exit_code == 2
     assert "no cluster is marked; mark some: beamsieve cluster tomograms" in said(result)
+
+
+def test_simulated_tomograms_teach_what_a_session_begins_with(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = SceneOptions(shape=(32, 48, 48), vesicles=(1, 1), gold=(1, 1), margin=8)
+    monkeypatch.setattr(segment_practice, "SceneOptions", lambda: small)
+    first = run(train_segments, "--simulated", "2", "--out", tmp_path / "net", *QUICK, "--name", START)
+    assert first.exit_code == 0, first.output
+    card = read_card(tmp_path / "net" / f"{START}.pt")
+    assert card.output.classes == CLASSES
+    assert card.training["labels"] == "truth of simulated tomograms"
+    monkeypatch.setenv("BEAMSIEVE_MODELS", str(tmp_path / "net"))
+    again = run(train_segments, made / "out", "--out", tmp_path / "a", *QUICK)
+    assert again.exit_code == 0, again.output
+    assert read_card(tmp_path / "a" / "segments.pt").training["start"] == START
+    bare = run(train_segments, made / "out", "--out", tmp_path / "b", *QUICK, "--from", "none")
+    assert bare.exit_code == 0, bare.output
+    assert read_card(tmp_path / "b" / "segments.pt").training["start"] == ""
+    for arguments in ((), (made / "out", "--simulated", "2")):
+        assert "name the folder of a session, or --simulated" in said(run(train_segments, *arguments))
+    assert "--simulated: needs --out" in said(run(train_segments, "--simulated", "2"))

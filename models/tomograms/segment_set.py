@@ -115,7 +115,7 @@ def _windows(
         rows = chosen(one.values, np.arange(len(one.values)), most, options, rng)
         middle = _whole(one.xyz[rows]) + rng.integers(-options.jitter, options.jitter + 1, (len(rows), 3))
         middle = np.clip(middle, 0, np.array(one.working.shape[::-1]) - 1)
-        return _read(one.working, middle, options.edge), painter.labels(middle, options.edge)
+        return read_windows(one.working, middle, options.edge), painter.labels(middle, options.edge)
     if one.rows is None or one.boxes is None:
         raise ValueError(f"{one.name}: the tomogram cannot be read any more, and no sub-volumes of it were kept")
     at = chosen(one.values[one.rows], np.arange(len(one.rows)), most, options, rng)
@@ -144,7 +144,7 @@ def _whole(xyz: npt.NDArray[np.floating]) -> npt.NDArray[np.intp]:
     return np.floor(np.asarray(xyz, np.float64) + 0.5).astype(np.intp)
 
 
-def _read(volume: Volume, middle: npt.NDArray[np.intp], edge: int) -> Floats:
+def read_windows(volume: Volume, middle: npt.NDArray[np.intp], edge: int) -> Floats:
     """Windows (n, edge, edge, edge) about whole voxels, normalised as the tomogram."""
     found = np.empty((len(middle), edge, edge, edge), np.float32)
     size: Shape = (edge, edge, edge)

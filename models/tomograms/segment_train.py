@@ -64,7 +64,7 @@ class Options:
     minutes: float = 0.0
     batch: int = 0
     rate: float = 1e-3
-    balance: float = 0.5
+    balance: float = 0.4
     margin: int = 4
     held: float = 0.1
     start: str = ""

@@ -12,8 +12,8 @@ import typer
 from .bars import bars
 from .mistakes import user_mistakes
 from .run import start_logging, write_json
+from .segment_training import EPOCHS, FOLDER, MINUTES, MOST, PREFIX, Training, trained
 from .sending import stopping
-from .train_segments import EPOCHS, FOLDER, MINUTES, MOST, PREFIX, Training, trained
 
 if TYPE_CHECKING:
     from ...models.tomograms.segment import Segmenter
