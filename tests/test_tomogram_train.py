@@ -29,8 +29,7 @@ from beamsieve.models.tomograms.train import make_options, train
 from beamsieve.models.tomograms.trainer import Trainer
 from beamsieve.models.tomograms.volume import ArrayVolume
 from beamsieve.stream.commands.train import app
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 EDGE = 8
 TINY = {"channels": 4, "codes": 6, "threads": 1, "device": "cpu"}
@@ -259,8 +258,7 @@ def test_simulated_sub_volumes_have_twins_without_noise(simulated: tuple[Sample,
         assert np.allclose(clean.var((1, 2, 3)) + noise.var((1, 2, 3)), 1, atol=0.02)
         assert clean.var((1, 2, 3)).max() > 0.05
         # Bright in the middle: a pick is where matter is.
-        smooth = clean[:, 14:19, 14:19, 14:19].mean((1, 2, 3))
-        assert (smooth > 0).mean() > 0.8
+        assert clean[:, 14:19, 14:19, 14:19].mean() > 0.1
     plain, posed = simulated
     assert len(plain) == len(posed)
     assert not np.array_equal(plain.boxes, posed.boxes)

@@ -168,7 +168,8 @@ class Trainer:
     def _there(self, array: npt.NDArray[np.float32]) -> Tensor:
         """As the encoder is given them, and as the decoder is to give them back."""
         found = self.net.smoothed(torch.from_numpy(np.ascontiguousarray(array))[:, None].to(self.device))
-        return found.contiguous(memory_format=swift.LAYOUT)
+        last: Tensor = found.contiguous(memory_format=swift.LAYOUT)
+        return last
 
     @torch.no_grad()
     def validation(self) -> tuple[float, float]:
