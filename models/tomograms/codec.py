@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,9 @@ class Codec:
     """Encodes and decodes sub-volumes with the network of one bundle.
 
     ``bundle``: a loaded one, or what ``load_bundle`` takes. ``device``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    ``threads``: torch's, for the whole process; None: one per usable core. ``batch``: sub-volumes per call of the
-    network. Methods may be called by any thread; they take turns. Raises ``BundleError`` where the bundle is no
-    autoencoder of tomograms, or there is no such device.
+    ``threads``: pieces that are worked on side by side on a CPU; None: one per usable core. ``batch``: sub-volumes per
+    call of the network, at most. Methods may be called by any thread; they take turns. Raises ``BundleError`` where the
+    bundle is no autoencoder of tomograms, or there is no such device.
     """
 
     def __init__(
@@ -40,20 +41,24 @@ class Codec:
         self.voxel_a = card.input.pixel_a or 0.0
         self.posed = bool(card.training.get("posed", False))
         self.device, _ = open_lane(device)
-        self.threads, self.batch = threads or usable_cores(), batch
+        self.threads = (threads or usable_cores()) if self.device.type == "cpu" else 1
+        self.batch = batch
         self._net.to(self.device)
         self._plan: Plan | None = None
+        # Each piece on one thread of its own: threads that share a piece wait for each other at every layer, and on a
+        # busy machine for most of the time.
+        self._pool = ThreadPoolExecutor(self.threads, "codec", initializer=torch.set_num_threads, initargs=(1,))
         self._turn = threading.Lock()
 
     def warm_up(self) -> str:
         """Find the fastest way that gives the codes of the network as trained, and say which, and how fast it is.
 
-        Else the first call does it. Call it in the thread that will encode: torch keeps its workers per calling thread.
-        Raises ``BundleError`` (``tolerance``) where the device does not give them.
+        Else the first call does it. Raises ``BundleError`` (``tolerance``) where the device does not give them.
         """
         with self._turn:
             plan = self._ready()
-        return f"{self.name} on {self.device} ({self.threads} threads), {plan}"
+        side = f", {self.threads} side by side" if self.threads > 1 else ""
+        return f"{self.name} on {self.device}{side}: {plan}"
 
     def encode(self, boxes: npt.NDArray[np.floating]) -> Floats:
         """Codes (n, 32) float32 of sub-volumes (n, e, e, e), each of mean 0 and standard deviation 1 (``boxes``).
@@ -94,20 +99,24 @@ class Codec:
 
     def _ready(self) -> Plan:
         if self._plan is None:
-            if self.device.type == "cpu":
-                torch.set_num_threads(self.threads)
-            self._plan = choose(self._net, self.batch, self.bundle.card.tolerance.float32)
+            tolerance = self.bundle.card.tolerance.float32
+            self._plan = self._pool.submit(choose, self._net, self.batch, tolerance).result()
         return self._plan
 
     def _run(self, half: Half, given: npt.NDArray[np.floating], shape: tuple[int, ...]) -> Floats:
         """Piece by piece, the last one filled up: another size would be computed, and rounded, another way."""
         assert self._plan is not None
         piece, found = self._plan.piece, np.empty((len(given), *shape), np.float32)
-        host = np.zeros((piece, *given.shape[1:]), np.float32)
-        with torch.inference_mode():
-            for first in range(0, len(given), piece):
-                some = given[first : first + piece]
-                host[: len(some)] = some
+
+        def one(first: int) -> None:
+            some = given[first : first + piece]
+            host = np.zeros((piece, *given.shape[1:]), np.float32)
+            host[: len(some)] = some
+            with torch.inference_mode():
                 answer = half(torch.from_numpy(host).to(self.device))
                 found[first : first + piece] = answer[: len(some)].cpu().numpy()
+
+        # Its answers are all taken, so that an exception of any comes out here.
+        for _ in self._pool.map(one, range(0, len(given), piece)):
+            pass
         return found

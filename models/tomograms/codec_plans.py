@@ -26,7 +26,7 @@ _ROUNDS = 10
 class Plan:
     """``encode``: sub-volumes (n, 1, e, e, e) to codes (n, codes), ``decode`` the way back; ``piece``: n at a time.
 
-    ``ms_encode``, ``ms_decode``: milliseconds per sub-volume, as measured at the choice.
+    ``ms_encode``, ``ms_decode``: milliseconds per sub-volume and thread, as measured at the choice.
     """
 
     name: str
