@@ -101,8 +101,8 @@ def sheet(shape: Shape, rng: np.random.Generator, voxel_a: float, tilts: Doubles
 def carbon(shape: Shape, rng: np.random.Generator, voxel_a: float, margin: int = 0) -> Floats:
     """Distance into a carbon film, float32 (z, y, x) voxels, positive inside: a slab with an edge that is an arc.
 
-    12 to 20 nm thick, at the top or the bottom of the specimen; the hole it surrounds is 1.2 µm wide and more. It covers
-    a tenth to two fifths of the width of the field, which lies ``margin`` voxels inside the scene.
+    12 to 20 nm thick, at the top or the bottom of the specimen; the hole it surrounds is 1.2 µm wide and more. It
+    covers a tenth to two fifths of the width of the field, which lies ``margin`` voxels inside the scene.
     """
     nz, ny, nx = shape
     thick = rng.uniform(120, 200) / voxel_a
