@@ -178,9 +178,9 @@ class Keeper:
         self.say("clusters", "")
         self.facts.training("clusters", "done")
         n, k = self.records.count(), len(followed.clusters)
-        self.event(f"{k} clusters of {n} sub-volumes ({why}, {self._clock() - began:.0f} s).")
+        self.happened(f"{k} clusters of {n} sub-volumes ({why}, {self._clock() - began:.0f} s).")
         for event in followed.events:
-            self.event(f"{event.text[:1].upper()}{event.text[1:]}.")
+            self.happened(f"{event.text[:1].upper()}{event.text[1:]}.")
         return True
 
     def _grouped(self, codec: Codec) -> Followed | None:
@@ -257,7 +257,7 @@ class Keeper:
     def _marked(self) -> None:
         groups = self.marks.groups
         marked = ", ".join(f"{group.name} {list(group.clusters)}" for group in groups.groups if group.clusters)
-        self.event(f"Marked now: {marked or 'nothing'}.")
+        self.happened(f"Marked now: {marked or 'nothing'}.")
         self.tell()
 
     def tell(self) -> None:
@@ -270,7 +270,7 @@ class Keeper:
             found["" if group is None else group.name] += 1
         self.facts.clusters(found)
 
-    def event(self, text: str) -> None:
+    def happened(self, text: str) -> None:
         """Something that an operator may want to know."""
         log.info("%s", text)
         self.events = [*self.events, (self._wall(), text)][-MOST_EVENTS:]

@@ -40,7 +40,7 @@ class Session(Protocol):
     marks: Marks
     records: Records
 
-    def event(self, text: str) -> None:
+    def happened(self, text: str) -> None:
         """Something that an operator may want to know."""
 
     def note(self) -> None:
@@ -105,7 +105,7 @@ class Networks:
             self._judge_codes(session, *found)
             return True
         if self._segments.running and self._segments.wanted.get("marks") != self._key(session):
-            session.event("The marks have changed: the segmentation in training is given up.")
+            session.happened("The marks have changed: the segmentation in training is given up.")
             self._segments.close()
         return False
 
@@ -124,7 +124,7 @@ class Networks:
                 self._begin_codes(session)
         except OSError as error:
             self._codes.gave_up = self._segments.gave_up = True
-            session.event(f"A training cannot be started: {error.strerror or error}.")
+            session.happened(f"A training cannot be started: {error.strerror or error}.")
 
     def close(self) -> None:
         """End trainings; the next start goes on with them."""
@@ -155,7 +155,7 @@ class Networks:
         line += ["--threads", str(s.threads), "--device", m.device, "--resume"]
         classes = list(session.marks.groups.classes)
         self._segments.start(line, {"marks": key, "classes": classes}, self._where())
-        session.event("Training of the segmentation has begun.")
+        session.happened("Training of the segmentation has begun.")
 
     def _judge_segments(self, session: Session, out: Path, code: int) -> None:
         paths = sorted(out.glob("*.json"))
@@ -181,7 +181,7 @@ class Networks:
         except BundleError as error:
             return Ended("failed", error.detail)
         session.benches.put(segmenter=found, marks=key)
-        session.event("From now on tomograms are segmented: the segmentation is trained.")
+        session.happened("From now on tomograms are segmented: the segmentation is trained.")
         return None
 
     def _where(self) -> dict[str, str]:
@@ -207,7 +207,7 @@ class Networks:
         last = self._codes.unfinished()
         kept = int(last.get("kept", 0)) if last.get("base") == bench.codec.sha256 else 0
         self._codes.start(line, {"base": bench.codec.sha256, "kept": kept or session.records.kept()})
-        session.event("Training of the network on this session's sub-volumes has begun.")
+        session.happened("Training of the network on this session's sub-volumes has begun.")
 
     def _judge_codes(self, session: Session, out: Path, code: int) -> None:
         ended = _codes_ended(out, code)
@@ -222,14 +222,14 @@ class Networks:
             found.warm_up()
         except BundleError as error:
             self._facts.training("codes", "failed")
-            session.event(f"What was trained cannot be used: {error.detail}.")
+            session.happened(f"What was trained cannot be used: {error.detail}.")
             return
         old = session.benches.now.codec
         if (found.edge, found.posed) != (old.edge, old.posed) or abs(found.voxel_a / old.voxel_a - 1) > 1e-3:
-            session.event(f"What was trained is for other sub-volumes: {ended.path}.")
+            session.happened(f"What was trained is for other sub-volumes: {ended.path}.")
             return
         self.wanted = found
-        session.event(f"A better network: {ended.text}; it takes over with clusters of its own.")
+        session.happened(f"A better network: {ended.text}; it takes over with clusters of its own.")
 
     def _note(self, session: Session, what: str, training: Training, out: Path, ended: Ended) -> None:
         self._facts.training(what, ended.kind)
@@ -241,7 +241,7 @@ class Networks:
             training.gave_up = True
             log.warning("%s: cannot be written: %s", out, error.strerror or error)
         if ended.kind != "done":
-            session.event(f"{ended.text[:1].upper()}{ended.text[1:]}.")
+            session.happened(f"{ended.text[:1].upper()}{ended.text[1:]}.")
         session.note()
 
 
