@@ -37,8 +37,9 @@ class Linear:
         self.most = max(self.most, len(given))
         return np.asarray(given.reshape(len(given), -1) @ self._directions)
 
-    def decode(self, codes: Floats, /) -> Floats:
-        return np.asarray((codes @ self._directions.T).reshape(-1, EDGE, EDGE, EDGE))
+    def error(self, given: Floats, codes: Floats, /) -> Floats:
+        back = (codes @ self._directions.T).reshape(given.shape)
+        return np.asarray(np.square(back - given).mean((1, 2, 3)))
 
 
 class Watched(ArrayVolume):
@@ -92,8 +93,7 @@ def test_codes_and_errors_are_those_of_the_boxes_row_by_row(posed: bool) -> None
     np.testing.assert_allclose(given.mean((1, 2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(given.std((1, 2, 3)), 1, atol=1e-4)
     np.testing.assert_allclose(network.encode(given), found.codes[rows], atol=2e-3)
-    error = ((network.decode(network.encode(given)) - given) ** 2).mean((1, 2, 3))
-    np.testing.assert_allclose(found.error[rows], error, atol=1e-4)
+    np.testing.assert_allclose(found.error[rows], network.error(given, network.encode(given)), atol=1e-4)
     work = found.working.to_work(found.xyz[rows])
     if posed:
         same = posed_boxes(found.working, work, Poses(found.rotation[rows], found.shift[rows]), EDGE)[0]

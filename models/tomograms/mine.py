@@ -42,8 +42,8 @@ class Encoder(Protocol):
     def encode(self, boxes: Floats, /) -> Floats:
         """Codes (n, 32) of boxes (n, e, e, e)."""
 
-    def decode(self, codes: Floats, /) -> Floats:
-        """Boxes (n, e, e, e) of codes (n, 32)."""
+    def error(self, boxes: Floats, codes: Floats, /) -> Floats:
+        """How much of each box is not reconstructed from its code, (n,): see ``codec.Codec.error``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class Mined:
     """Sub-volumes of a tomogram, the best pick first.
 
     ``xyz``: float32 (n, 3), voxels of the file; ``score``: (n,) of the pick, in s.d.; ``codes``: float32 (n, 32);
-    ``error``: (n,) mean squared error of the decoded boxes; ``rotation`` (n, 3, 3) and ``shift`` (n, 3): the poses, or
-    1 and 0 (see ``pose``). ``seconds``: by stage (``STAGES``). ``picked``: picks before those without a good box went.
+    ``error``: (n,) share of each box that its code does not hold; ``rotation`` (n, 3, 3) and ``shift`` (n, 3): the
+    poses, or 1 and 0 (see ``pose``). ``seconds``: by stage (``STAGES``). ``picked``: picks before those without a good box went.
     """
 
     xyz: Floats
@@ -146,7 +146,7 @@ class Miner:
                 with clock("encode"):
                     codes[rows] = self.codec.encode(cut)
                 with clock("error"):
-                    error[rows] = np.square(self.codec.decode(codes[rows]) - cut).mean((1, 2, 3))
+                    error[rows] = self.codec.error(cut, codes[rows])
                 done += len(rows)
                 told("encode", done, n)
         return Mined(

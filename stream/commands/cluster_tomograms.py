@@ -44,6 +44,9 @@ def cluster_tomograms(
     unmark: Annotated[
         list[str] | None, typer.Option(help='clusters of no group any more, as "3,5"; repeatable')
     ] = None,
+    average: Annotated[
+        str | None, typer.Option(help="a group: write the average of its sub-volumes as MRC, and say how wide it is")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="show all clusters there are; change nothing")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="write what is shown to this file, too")] = None,
 ) -> None:
@@ -51,8 +54,8 @@ def cluster_tomograms(
 
     Clusters keep their numbers and marks where they continue earlier ones. Written are clusters.h5, groups.yaml, which
     people edit as well, the contact sheet clusters.png, and clusters and classes in all that was written of the
-    tomograms. With --mark, --unmark or --list no clusters are made. While a daemon runs on this folder it makes them
-    itself, and takes marks within seconds.
+    tomograms. With --mark, --unmark, --average or --list no clusters are made. While a daemon runs on this folder it
+    makes them itself, and takes marks within seconds.
 
     Exit code 0: done. 1: a file is damaged, or cannot be written. 2: a wrong option, or nothing to make clusters of.
     143: stopped by a signal, before anything was written.
@@ -64,7 +67,10 @@ def cluster_tomograms(
         from . import cluster_run as work
 
         with bars() as shown:
-            if list_ or mark or unmark:
+            if average is not None:
+                _alone(average, list_, mark or (), unmark or ())
+                made = work.there(directory)
+            elif list_ or mark or unmark:
                 _not_both(list_, mark or (), unmark or ())
                 made = (
                     work.marked(directory, mark or (), unmark or (), kind, shown)
@@ -80,7 +86,11 @@ def cluster_tomograms(
                     typer.echo("stopped; nothing was written", err=True)
                     raise typer.Exit(STOPPED)
                 made = found
-    _show(made, list_)
+    if average is not None:
+        with user_mistakes():
+            typer.echo(_averaged(made, average))
+    else:
+        _show(made, list_)
     if json_file is not None:
         write_json(json_file, report(made))
 
@@ -88,6 +98,31 @@ def cluster_tomograms(
 def _not_both(list_: bool, mark: Sequence[str], unmark: Sequence[str]) -> None:
     if list_ and (mark or unmark):
         raise ValueError("--list: changes nothing; leave it out, or --mark and --unmark")
+
+
+def _alone(average: str, list_: bool, mark: Sequence[str], unmark: Sequence[str]) -> None:
+    if list_ or mark or unmark:
+        raise ValueError(f"--average {average}: changes nothing; leave out --list, --mark and --unmark")
+
+
+def _averaged(made: Made, name: str) -> str:
+    """Write the average of a group, and say how wide what stands in it is. Raises ``ValueError``, ``OSError``."""
+    from ...models.tomograms.averaged import group_average
+    from ..formats.mrc_write import MrcWriter
+
+    group = next((group for group in made.groups.groups if group.name == name), None)
+    if group is None:
+        known = ", ".join(group.name for group in made.groups.groups) or "none"
+        raise ValueError(f"--average {name}: no such group; there are: {known}")
+    found = group_average(made.clusters, group.clusters)
+    path = made.directory / "averages" / f"{group.file_name}.mrc"
+    path.parent.mkdir(exist_ok=True)
+    with MrcWriter(path, found.data.shape, 2, found.voxel_a) as writer:
+        writer.write(found.data)
+    return (
+        f"{path}: {name}, {found.count} sub-volumes; at half height {found.width_nm():.1f} nm wide, "
+        f"{found.height_nm():.1f} nm along z"
+    )
 
 
 def _show(made: Made, all_of_them: bool) -> None:
