@@ -43,7 +43,7 @@ def clusters() -> Clusters:
     )
 
 
-@pytest.mark.parametrize("radius", [6.0, 8.8, 11.0])
+@pytest.mark.parametrize("radius", [6.0, 8.8])
 @pytest.mark.parametrize("hollow", [0.0, 0.9])
 def test_a_globule_is_as_wide_as_it_is(radius: float, hollow: float) -> None:
     found = GroupAverage(ball(radius, hollow, stretched=1.3), 1, VOXEL_A)

@@ -73,7 +73,8 @@ class Mined:
 
     ``xyz``: float32 (n, 3), voxels of the file; ``score``: (n,) of the pick, in s.d.; ``codes``: float32 (n, 32);
     ``error``: (n,) share of each box that its code does not hold; ``rotation`` (n, 3, 3) and ``shift`` (n, 3): the
-    poses, or 1 and 0 (see ``pose``). ``seconds``: by stage (``STAGES``). ``picked``: picks before those without a good box went.
+    poses, or 1 and 0 (see ``pose``). ``seconds``: by stage (``STAGES``). ``picked``: picks before those without a good
+    box went.
     """
 
     xyz: Floats

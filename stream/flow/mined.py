@@ -185,7 +185,7 @@ class Mined:
             text = "What was made in the background, and how it ended."
             yield counter("beamsieve_tomogram_trainings", text, list(self._trainings.items()), "what", "outcome")
             yield from collect_waiting(self._waiting)
-        text = "Mean squared error of the last tomogram's sub-volumes as the network reconstructs them."
+        text = "Share of the last tomogram's sub-volumes that the network does not reconstruct: 0 none, 1 all of it."
         yield gauge("beamsieve_tomogram_reconstruction_error", text, [((), drift.last)])
         text = "That error over the session's median: its drift tells that sample or microscope changed."
         yield gauge("beamsieve_tomogram_reconstruction_error_ratio", text, [((), drift.ratio)])
