@@ -286,6 +286,11 @@ def test_it_may_begin_with_what_another_network_has_learned(tmp_path: Path) -> N
     assert torch.allclose(first["fifth.weight"], second["fifth.weight"], atol=1e-5)
     assert torch.allclose(first["last.weight"][1], second["last.weight"][2], atol=1e-5)
     assert not torch.allclose(first["last.weight"][2], second["last.weight"][1], atol=1e-3)
+    tuned = train_segments(data, CLASSES, quick(tmp_path / "d", epochs=1, start=str(path)), progress=quiet)
+    assert tuned is not None
+    third = segmenter_network(load_bundle(tuned)).state_dict()
+    assert all(torch.equal(first[f"{name}.weight"], third[f"{name}.weight"]) for name in ("first", "third", "fourth"))
+    assert not torch.allclose(first["fifth.weight"], third["fifth.weight"], atol=1e-4)
     with pytest.raises(ValueError, match="its layers have 8 channels, needed are 4"):
         train_segments(data, CLASSES, quick(tmp_path / "c", channels=4, start=str(path)), progress=quiet)
 

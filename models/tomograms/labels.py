@@ -41,7 +41,7 @@ class LabelOptions:
     together with the middle; ``middle``: in a ball of so many voxels radius.
     """
 
-    smooth: float = 2.0
+    smooth: float = 1.0
     low: float = 50.0
     high: float = 98.0
     level: float = LEVEL

@@ -2,7 +2,7 @@
 
 From random weights EDSS3D needs more passes over noisy windows than a session of two cores has time for. What tells
 structure from noise is the same everywhere, so hidden layers are learned here once, and a session's training starts
-from them (``segment_train.begin_with``). Truth of simulated tomograms is used for this alone; a session's own labels
+from them (``segment_start.begin_with``). Truth of simulated tomograms is used for this alone; a session's own labels
 are weak ones, of its marked clusters.
 """
 

@@ -58,6 +58,7 @@ def finish(trainer: Trainer, classes: Sequence[str]) -> Path:
         "best epoch": trainer.best_epoch,
         "batch": trainer.batch,
         "rate": o.rate,
+        "tuned": "head" if trainer.head else "all",
         "balance": o.balance,
         "weights": [round(float(w), 4) for w in trainer.weights.cpu()],
         "seed": o.seed,

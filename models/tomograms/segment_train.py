@@ -26,20 +26,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..bundle import Bundle, load_bundle
+from ..bundle import load_bundle
 from ..lanes import open_lane
 from ..progress import Lines
-from .bundles import VOXEL_A, codec_network, segmenter_network
+from .bundles import VOXEL_A
 from .labels import BACKGROUND, IGNORED, Labels
 from .nets import CHANNELS, Edss3d
 from .segment_plan import logits
 from .segment_report import finish, overlap
 from .segment_set import Examples
+from .segment_start import begin_with, begun
 from .told import Progress, Stop
 from .volume import Floats
 
 BETAS = (0.9, 0.99)
 CHECKPOINT = "checkpoint.pt"
+HEAD_RATE = 3.0
+"""Of the rate, where only the last two layers learn."""
 _STEPS = 24
 """At least so many steps in an epoch, where the published batch would leave fewer."""
 
@@ -52,7 +55,9 @@ class Options:
     ends, 0 for no limit. ``batch``: windows per step, 0: up to the published 128, fewer where an epoch would have less
     than 24 steps. ``rate`` of Adam. ``balance``: power of the inverse frequency that weighs a class. ``margin``: voxels
     at the faces of a window that are not counted, because zeros lie beside them. ``held``: share of validation windows.
-    ``start``: a bundle to begin with, see ``begin_with``; nothing: random weights, as published. ``reduced``: bfloat16
+    ``start``: a bundle to begin with (``segment_start``); nothing: random weights, as published. ``tune``: ``all``
+    layers, or the ``head``: the last two, at three times the rate; ``auto``: the head of a segmentation to begin with,
+    because weak labels are fat and blurred, and all layers together would learn that. ``reduced``: bfloat16
     where torch allows it. ``threads``: of torch, 0 as it is set. ``training``: what the card
     shall say of the data.
     """
@@ -64,10 +69,11 @@ class Options:
     minutes: float = 0.0
     batch: int = 0
     rate: float = 1e-3
-    balance: float = 0.4
+    balance: float = 0.3
     margin: int = 4
     held: float = 0.1
     start: str = ""
+    tune: str = "auto"
     channels: int = CHANNELS
     voxel_a: float = VOXEL_A
     edge: int = 32
@@ -80,7 +86,7 @@ class Options:
 
     def identity(self) -> dict[str, Any]:
         """What must not change between a run and its continuation."""
-        kept = ("batch", "rate", "balance", "margin", "held", "channels", "voxel_a", "seed", "start")
+        kept = ("batch", "rate", "balance", "margin", "held", "channels", "voxel_a", "seed", "start", "tune")
         return {name: value for name, value in asdict(self).items() if name in kept}
 
 
@@ -108,55 +114,6 @@ def weights(labels: Labels, classes: int, balance: float) -> Floats:
     return balanced
 
 
-def begun(net: Edss3d) -> Edss3d:
-    """The network with weights to begin with: He's for layers behind which a ReLU halves the variance, no biases.
-
-    torch's own keep a sixth of the variance per layer: of what the input says, the sixth layer then sees next to
-    nothing, and training stands still for epochs that a session does not have.
-    """
-    for layer in net.children():
-        assert isinstance(layer, torch.nn.Conv3d)
-        torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        torch.nn.init.zeros_(_bias(layer))
-    return net
-
-
-def begin_with(net: Edss3d, bundle: Bundle, classes: Sequence[str]) -> None:
-    """Give ``net`` what a bundle has learned.
-
-    Of an autoencoder its two first layers, which are those of EDSS3D as well; of a segmentation all hidden layers, and
-    the last one's filters of those ``classes`` that it knows. Raises ``BundleError`` where it is neither,
-    ``ValueError`` where its layers have another width.
-    """
-    if bundle.card.output.kind == "codes":
-        codec = codec_network(bundle)
-        _copy({"first": codec.encoder.first, "second": codec.encoder.second}, net, bundle)
-        return
-    other = segmenter_network(bundle)
-    _copy({name: getattr(other, name) for name in ("first", "second", "third", "fourth", "fifth")}, net, bundle)
-    known = bundle.card.output.classes
-    with torch.no_grad():
-        for row, name in enumerate(classes):
-            if name in known:
-                net.last.weight[row] = other.last.weight[known.index(name)]
-                _bias(net.last)[row] = _bias(other.last)[known.index(name)]
-
-
-def _copy(layers: Mapping[str, torch.nn.Conv3d], net: Edss3d, bundle: Bundle) -> None:
-    for name, layer in layers.items():
-        mine = getattr(net, name)
-        if mine.weight.shape != layer.weight.shape:
-            raise ValueError(
-                f"{bundle.path}: its layers have {len(layer.weight)} channels, needed are {len(mine.weight)}"
-            )
-        mine.load_state_dict(layer.state_dict())
-
-
-def _bias(layer: torch.nn.Conv3d) -> Tensor:
-    assert layer.bias is not None
-    return layer.bias
-
-
 class Trainer:
     """The state of one training."""
 
@@ -165,16 +122,26 @@ class Trainer:
         self.device, _ = open_lane(options.device)
         torch.manual_seed(options.seed)
         net = begun(Edss3d(len(classes), options.channels))
+        self.head = options.tune == "head"
         if options.start:
-            begin_with(net, load_bundle(options.start), classes)
+            begun_with = load_bundle(options.start)
+            begin_with(net, begun_with, classes)
+            self.head |= options.tune == "auto" and begun_with.card.output.kind == "voxels"
         self.net = net.to(self.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.optimiser = torch.optim.Adam(self.net.parameters(), lr=options.rate, betas=BETAS)
+        self.optimiser = self._optimiser()
         self.held = split(data.tomogram, options.held, options.seed)
         self.rows = np.flatnonzero(~self.held)
         self.batch = options.batch or max(1, min(128, len(self.rows) // _STEPS))
         self.weights = torch.from_numpy(weights(data.labels[self.rows], len(classes), options.balance)).to(self.device)
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
+
+    def _optimiser(self) -> torch.optim.Adam:
+        if not self.head:
+            return torch.optim.Adam(self.net.parameters(), lr=self.options.rate, betas=BETAS)
+        self.net.requires_grad_(False)
+        learning = [*self.net.fifth.requires_grad_().parameters(), *self.net.last.requires_grad_().parameters()]
+        return torch.optim.Adam(learning, lr=HEAD_RATE * self.options.rate, betas=BETAS)
 
     @property
     def best_epoch(self) -> int:
