@@ -21,7 +21,7 @@ class MinerSettings(Settings):
         "whichever way they lie; default: as the network was trained",
     )
     threshold: float = Field(
-        3.0, ge=0, le=100, description="maxima of the difference of Gaussians from this many standard deviations on"
+        2.5, ge=0, le=100, description="maxima of the difference of Gaussians from this many standard deviations on"
     )
     smooth: float = Field(2.0, ge=0, description="standard deviation of the Gaussian that smooths, in `unit`")
     sigma: float = Field(5.0, gt=0, description="standard deviation of the narrower of the two Gaussians, in `unit`")

@@ -38,7 +38,7 @@ def mine(
     bright: Annotated[bool, typer.Option("--bright", help="density is bright in these files")] = False,
     flip: Annotated[Literal["none", "x", "y", "z"], typer.Option(help="mirror this axis as files are read")] = "none",
     stacks: Annotated[bool, typer.Option("--stacks", help="take files whose header says stack of images")] = False,
-    threshold: Annotated[float | None, typer.Option(help="of the picker, in standard deviations; default: 3")] = None,
+    threshold: Annotated[float | None, typer.Option(help="of the picker, in standard deviations; default: 2.5")] = None,
     k: Annotated[int | None, typer.Option("--k", help="clusters; default: 100")] = None,
     cluster: Annotated[bool, typer.Option("--cluster/--no-cluster", help="make clusters afterwards")] = True,
     bundle_segments: Annotated[
