@@ -271,7 +271,7 @@ def test_points_stay_apart_the_better_one_first_and_of_equals_the_first() -> Non
 
 
 def test_options_in_nm_and_wrong_ones() -> None:
-    assert DogOptions.from_nm(14.2) == DogOptions(2.0, 5.0, 1.1, 3.0, 10.0)
+    assert DogOptions.from_nm(14.2) == DogOptions(2.0, 5.0, 1.1, 2.5, 10.0)
     assert DogOptions.from_nm(10.0, sigma=6, distance=20).distance == 20
     for name, value in (("sigma", 0.5), ("ratio", 1.0), ("threshold", -1.0), ("smooth", math.nan), ("distance", -2.0)):
         with pytest.raises(ValueError, match=f"{name}: .* is not a number of at least"):
