@@ -1,5 +1,5 @@
 # Six verbs: setup, demo, test, check, bench, docs. Each installs what it needs into .venv.
-# Long work has verbs of its own: train-hits, evaluate-hits, train-particles, evaluate-particles, bench-gpu.
+# Long work has verbs of its own: train-… and evaluate-… of hits, particles, classes2d and tomograms, and bench-gpu.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check bench docs train-hits evaluate-hits train-particles evaluate-particles bench-gpu clean
+.PHONY: setup demo test check bench docs train-hits evaluate-hits train-particles evaluate-particles train-classes2d evaluate-classes2d train-tomograms evaluate-tomograms bench-gpu clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.run: pyproject.toml constraints.txt
@@ -83,6 +83,15 @@ train-classes2d: $(VENV)/.run ## train the shipped denoisers again, from their s
 
 evaluate-classes2d: $(VENV)/.run ## denoise and cluster particles of proteins that no training saw, and print the tables
 	$(BIN)/beamsieve evaluate classes2d --from classes2d-paper --also classes2d-general --out evaluate-classes2d $(EVALUATE_ARGS)
+
+train-tomograms: $(VENV)/.run ## train the shipped autoencoders of tomograms again, from their seeds
+	$(BIN)/beamsieve train tomograms --simulated 32 --check 8 --threshold 3 --epochs 9 --seed 1 --threads 1 \
+	  --out train-tomograms/general --resume $(TRAIN_ARGS)
+	$(BIN)/beamsieve train tomograms --simulated 32 --check 8 --threshold 3 --posed --epochs 7 --seed 1 --threads 1 \
+	  --out train-tomograms/posed --resume $(TRAIN_ARGS)
+
+evaluate-tomograms: $(VENV)/.run ## mine, mark and segment simulated tomograms that no training saw, and print the tables
+	$(BIN)/beamsieve evaluate tomograms --rows all --out evaluate-tomograms $(EVALUATE_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

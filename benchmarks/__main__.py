@@ -7,7 +7,8 @@ Run it in the repository's root, on a machine that does nothing else. ``decode``
 a process of its own, with an emulated detector in another. ``picking``: DeepEM's scan of whole micrographs beside the
 naive one; ``micrographs``: the daemon that picks, on a full folder. ``page``: what the live page costs, with ten
 browsers. ``classes2d``: particles denoised and assigned to classes, memory of a long session. ``compared``: what
-classes are found by. What is not installed is left out, with a line that says so.
+classes are found by. ``tomograms_networks``, ``tomograms_mining``, ``tomograms_segment``: the networks of tomograms alone,
+a tomogram picked and encoded, a tomogram segmented. What is not installed is left out, with a line that says so.
 """
 
 from __future__ import annotations
@@ -33,8 +34,11 @@ NAMES = (
     "micrographs",
     "classes2d",
     "compared",
+    "tomograms_networks",
+    "tomograms_mining",
+    "tomograms_segment",
 )
-ON_A_GPU = ("runner", "throughput", "latency", "picking", "classes2d")
+ON_A_GPU = ("runner", "throughput", "latency", "picking", "classes2d", "tomograms_networks", "tomograms_segment")
 
 
 def main() -> int:
@@ -51,6 +55,7 @@ def main() -> int:
     options.add_argument("--only", default="", help="throughput: only rows whose name has this in it")
     options.add_argument("--picker", default="particles-general", help="picking: name or path of the model")
     options.add_argument("--denoiser", default="classes2d-general", help="classes2d: name or path of the model")
+    options.add_argument("--codec", default="tomograms-posed", help="tomograms: name or path of the autoencoder")
     options.add_argument("--full", action="store_true", help="picking: run the naive scan once in full, too")
     options.add_argument("--json", type=Path, help="write all numbers to this file")
     options.add_argument("--save", action="store_true", help="write them to benchmarks/results/DEVICE-DATE.json")
@@ -82,7 +87,7 @@ def main() -> int:
     return 1 if missing and not reports else 0
 
 
-def run(name: str, folder: Path, asked: argparse.Namespace) -> Report:  # noqa: PLR0911
+def run(name: str, folder: Path, asked: argparse.Namespace) -> Report:  # noqa: PLR0911, PLR0912
     """One benchmark, with what it needs imported only now. Raises ``ImportError`` where that is not installed."""
     if name == "runner":  # needs neither zmq nor h5py
         from . import runner
@@ -108,6 +113,20 @@ def run(name: str, folder: Path, asked: argparse.Namespace) -> Report:  # noqa: 
         from . import compared
 
         return compared.measure(denoiser=asked.denoiser, device=asked.device, threads=asked.threads)
+    if name == "tomograms_networks":
+        from . import tomograms_networks
+
+        return tomograms_networks.measure(
+            codec=asked.codec, device=asked.device, threads=asked.threads, quick=asked.quick
+        )
+    if name == "tomograms_mining":
+        from . import tomograms_mining
+
+        return tomograms_mining.measure(folder, codec=asked.codec, threads=asked.threads, quick=asked.quick)
+    if name == "tomograms_segment":
+        from . import tomograms_segment
+
+        return tomograms_segment.measure(folder, device=asked.device, threads=asked.threads, quick=asked.quick)
     from . import decode, latency, memory, throughput
     from .shots import Shots
 
