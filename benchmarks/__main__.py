@@ -7,8 +7,8 @@ Run it in the repository's root, on a machine that does nothing else. ``decode``
 a process of its own, with an emulated detector in another. ``picking``: DeepEM's scan of whole micrographs beside the
 naive one; ``micrographs``: the daemon that picks, on a full folder. ``page``: what the live page costs, with ten
 browsers. ``classes2d``: particles denoised and assigned to classes, memory of a long session. ``compared``: what
-classes are found by. ``tomograms_networks``, ``tomograms_mining``, ``tomograms_segment``: the networks of tomograms alone,
-a tomogram picked and encoded, a tomogram segmented. What is not installed is left out, with a line that says so.
+classes are found by. ``tomograms_networks``, ``tomograms_mining``, ``tomograms_segment``: the networks of tomograms
+alone, a tomogram picked and encoded, one segmented. What is not installed is left out, with a line that says so.
 """
 
 from __future__ import annotations
