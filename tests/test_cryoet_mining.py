@@ -195,7 +195,8 @@ def test_a_configured_segmentation_labels_every_voxel_with_classes_of_its_own(tm
     assert isinstance(found.segmentation, LabelFiles)
     assert found.segmentation.classes == ("wall", "ball")
     with open_volume(found.segmentation.labels) as volume:
-        assert (volume.shape, volume.voxel_a) == (SHAPE, pytest.approx(VOXEL_A))
+        assert volume.shape == SHAPE
+        assert volume.voxel_a == pytest.approx(VOXEL_A)
         labels = volume.read((0, 0, 0), volume.shape)
     assert set(np.unique(labels)) <= {0, 1, 2}
     assert set(found.segmentation.probabilities) == {"wall", "ball"}

@@ -94,7 +94,7 @@ def settings(port: int) -> dict[str, Any]:
         },
         "model": {"bundle": "tomograms-general", "threshold": 2.0},
         "clusters": {"number": 24, "first_at": 100, "growth": 1.5, "retrain": False},
-        "segment": {"train_most": 48, "epochs": 10, "minutes": 2.0, "threads": 2},
+        "segment": {"train_most": 64, "epochs": 40, "minutes": 1.7, "threads": 2},
         "files": {"directory": "mined", "pictures": True, "tables_every_s": 1.0},
         "service": {"port": port},
     }
