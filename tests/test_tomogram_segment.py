@@ -18,6 +18,7 @@ from beamsieve.models.tomograms.segment_plan import logits
 from beamsieve.models.tomograms.segment_report import dice, overlap
 from beamsieve.models.tomograms.segment_set import Examples
 from beamsieve.models.tomograms.segment_slabs import Enlarger
+from beamsieve.models.tomograms.segment_start import TRUTH
 from beamsieve.models.tomograms.segment_tiles import HALO
 from beamsieve.models.tomograms.segment_train import CHECKPOINT, Options, split, train_segments, weights
 from beamsieve.models.tomograms.told import Stopped
@@ -291,6 +292,14 @@ def test_it_may_begin_with_what_another_network_has_learned(tmp_path: Path) -> N
     third = segmenter_network(load_bundle(tuned)).state_dict()
     assert all(torch.equal(first[f"{name}.weight"], third[f"{name}.weight"]) for name in ("first", "third", "fourth"))
     assert not torch.allclose(first["fifth.weight"], third["fifth.weight"], atol=1e-4)
+    card = json.loads(path.with_suffix(".json").read_text())
+    card["training"]["labels"] = TRUTH
+    path.with_suffix(".json").write_text(json.dumps(card))
+    other = train_segments(data, names, replace(still, out=tmp_path / "e", start=str(path), seed=3), progress=quiet)
+    assert other is not None
+    fresh = segmenter_network(load_bundle(other)).state_dict()
+    assert torch.allclose(first["third.weight"], fresh["third.weight"], atol=1e-5)
+    assert not torch.allclose(first["last.weight"][1], fresh["last.weight"][2], atol=1e-3), "marks say what a class is"
     with pytest.raises(ValueError, match="its layers have 8 channels, needed are 4"):
         train_segments(data, CLASSES, quick(tmp_path / "c", channels=4, start=str(path)), progress=quiet)
 

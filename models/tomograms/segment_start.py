@@ -11,6 +11,9 @@ from ..bundle import Bundle
 from .bundles import codec_network, segmenter_network
 from .nets import Edss3d
 
+TRUTH = "truth of simulated tomograms"
+"""What the card of a network says of its labels that was trained on simulated tomograms."""
+
 
 def begun(net: Edss3d) -> Edss3d:
     """The network with weights to begin with: He's for layers behind which a ReLU halves the variance, no biases.
@@ -29,7 +32,8 @@ def begin_with(net: Edss3d, bundle: Bundle, classes: Sequence[str]) -> None:
     """Give ``net`` what a bundle has learned.
 
     Of an autoencoder its two first layers, which are those of EDSS3D as well; of a segmentation all hidden layers, and
-    the last one's filters of those ``classes`` that it knows. Raises ``BundleError`` where it is neither,
+    the last one's filters of those ``classes`` that it knows. Not so where it was trained on the truth of simulated
+    tomograms: what a class is, a session's marks say, whatever they are called. Raises ``BundleError`` where it is neither,
     ``ValueError`` where its layers have another width.
     """
     if bundle.card.output.kind == "codes":
@@ -38,6 +42,8 @@ def begin_with(net: Edss3d, bundle: Bundle, classes: Sequence[str]) -> None:
         return
     other = segmenter_network(bundle)
     _copy({name: getattr(other, name) for name in ("first", "second", "third", "fourth", "fifth")}, net, bundle)
+    if bundle.card.training.get("labels") == TRUTH:
+        return
     known = bundle.card.output.classes
     with torch.no_grad():
         for row, name in enumerate(classes):

@@ -47,6 +47,7 @@ def practised(
     from ...models.progress import Lines
     from ...models.tomograms.scene import CLASSES
     from ...models.tomograms.segment_practice import PracticeOptions, simulated_examples
+    from ...models.tomograms.segment_start import TRUTH
     from ...models.tomograms.segment_train import train_segments as train
     from ...models.tomograms.told import Stopped
 
@@ -57,7 +58,7 @@ def practised(
     except Stopped:
         return None
     said = {
-        "labels": "truth of simulated tomograms",
+        "labels": TRUTH,
         "seeds": [practice.seed, practice.seed + tomograms - 1],
         "snr": list(practice.snr),
         "command": _command(),
