@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
+from ...models.bundle import bundle_at
 from ...models.tomograms.mine import MineOptions, Miner
 from ..decode.tomograms import DecodeTomograms, TomogramSettings
 from ..flow.channel import WhenFull
@@ -225,7 +226,7 @@ class Mining:
         metrics.mined = facts
         sink = TomogramSink(settings.files, metrics, config=config, base=base)
         bench = attempt(mistakes, where, "model", lambda: _bench(settings, base))
-        if bench is not None and settings.segment.bundle:
+        if bench is not None and (settings.segment.bundle or settings.segment.start):
             path = settings.segment
             a = bench.codec.voxel_a
             found = attempt(mistakes, where, "segment", lambda: configured_segmenter(path, settings.model, a, base))
@@ -238,7 +239,10 @@ class Mining:
         store = Store(directory, settings.model, bench)
         labels = _labels(settings.files, sink) if settings.files.labels else None
         work = MineWork(settings.model, settings.clusters, benches, marks, metrics, labels)
-        networks = Networks(store, settings.model, settings.clusters, settings.segment, facts)
+        segment = settings.segment
+        if segment.start:
+            segment = segment.model_copy(update={"start": str(bundle_at(segment.start, base))})
+        networks = Networks(store, settings.model, settings.clusters, segment, facts)
         records = Records(sink.places, settings.files)
         keeper = Keeper(settings.clusters, store, benches, marks, networks, records, facts)
         name = bench.codec.name

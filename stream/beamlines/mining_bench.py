@@ -94,5 +94,10 @@ def load_segmenter(settings: MinerSettings, name_or_path: str, voxel_a: float, b
 
 
 def configured_segmenter(settings: SegmentSettings, model: MinerSettings, voxel_a: float, base: Path) -> Any:
-    """The segmentation that the configuration names, None where it names none. Raises ``BundleError``."""
+    """The segmentation that the configuration names, None where it names none. Raises ``BundleError``.
+
+    One that a training begins with is looked at, too: it shall not fail in the middle of the night.
+    """
+    if settings.on and settings.start:
+        load_segmenter(model, settings.start, voxel_a, base)
     return load_segmenter(model, settings.bundle, voxel_a, base) if settings.on and settings.bundle else None

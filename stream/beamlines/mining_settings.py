@@ -55,6 +55,9 @@ class SegmentSettings(Settings):
 
     on: bool = Field(True, description="train a segmentation network on marked clusters, and segment what comes then")
     bundle: str = Field("", description="a segmentation network that is there already, instead of training one")
+    start: str = Field(
+        "", description="a segmentation network that its training begins with; none: random weights, as published"
+    )
     train_most: int = Field(1000, ge=10, description="windows of tomograms that it is trained on, at most")
     epochs: int = Field(60, ge=1, le=1000, description="epochs of its training, at most: it stops early")
     threads: int = Field(1, ge=1, le=64, description="CPU threads of its training, which gives way to the mining")

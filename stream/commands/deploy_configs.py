@@ -41,7 +41,7 @@ READ = (
 WRITTEN = (("files", "directory"), ("source", "journal"))
 FOLDERS = (("source", "directory"), ("source", "companion_directory"), ("files", "project"))
 #: These name a bundle, or the path of one.
-BUNDLES = (("model", "bundle"), ("segment", "bundle"))
+BUNDLES = (("model", "bundle"), ("segment", "bundle"), ("segment", "start"))
 #: Those that name an array in a file, as ``file.h5:/path``.
 ARRAYS = tuple(("calibrate", word, *more) for word in ("dark", "gain", "noise", "mask") for more in ((), ("*",)))
 
