@@ -12,14 +12,16 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
+import torch
 import typer
 from beamsieve.models.bundle import read_card
 from beamsieve.models.tomograms import segment_practice
 from beamsieve.models.tomograms.book import NAME, Clusters, write_clusters
-from beamsieve.models.tomograms.bundles import untrained
+from beamsieve.models.tomograms.bundles import save_codec
 from beamsieve.models.tomograms.codec import Codec
 from beamsieve.models.tomograms.dog import DogOptions
 from beamsieve.models.tomograms.mine import MineOptions, Miner
+from beamsieve.models.tomograms.nets import Autoencoder3D
 from beamsieve.models.tomograms.scene import CLASSES, SceneOptions
 from beamsieve.models.tomograms.segment_train import CHECKPOINT
 from beamsieve.stream.commands import segment as command
@@ -70,11 +72,24 @@ def mine(folder: Path, path: Path, codec: Codec) -> np.ndarray:
     return mined.codes
 
 
+def network(folder: Path) -> Path:
+    """An autoencoder that decodes every code to a block in the middle."""
+    torch.manual_seed(3)
+    net = Autoencoder3D(EDGE, 2)
+    with torch.no_grad():
+        for parameter in net.decoder.parameters():
+            parameter.zero_()
+        net.decoder.dense.bias.view(2, 4, 4, 4)[0, 1:3, 1:3, 1:3] = 1
+        for layer in (net.decoder.first, net.decoder.second, net.decoder.last):
+            layer.weight[0, 0, 1, 1, 1] = 1
+    return save_codec(folder, "tiny", net, posed=False, voxel_a=VOXEL_A)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a session, ``out``, two tomograms it was made of, and one that comes later."""
     folder = tmp_path_factory.mktemp("session")
-    codec = Codec(untrained(folder / "out" / "models" / "codes", "tiny", edge=EDGE, channels=2, seed=3), threads=1)
+    codec = Codec(network(folder / "out" / "models" / "codes"), threads=1)
     codes = np.concatenate([mine(folder / "out", write(folder / f"{n}.mrc", n), codec) for n in range(2)])
     write(folder / "later.mrc", 9)
     centres = np.stack([codes[: len(codes) // 2].mean(0), codes[len(codes) // 2 :].mean(0)]).astype("f4")

@@ -27,14 +27,16 @@ class Shapes:
         self.volumes = np.stack(volumes).astype(np.float32)
 
     def decode(self, codes: Floats) -> Floats:
-        return self.volumes[codes[:, 0].astype(int)]
+        found: Floats = self.volumes[codes[:, 0].astype(int)]
+        return found
 
 
 def ball(radius: float, at: tuple[float, float, float] = (8, 8, 8), edge: int = EDGE) -> Floats:
     """Bright inside; ``at`` in z, y, x."""
     z, y, x = np.indices((edge,) * 3)
     far = np.sqrt((z - at[0]) ** 2 + (y - at[1]) ** 2 + (x - at[2]) ** 2)
-    return (far <= radius).astype(np.float32)
+    inside: Floats = (far <= radius).astype(np.float32)
+    return inside
 
 
 def codes(*numbers: int) -> Floats:
@@ -95,10 +97,10 @@ def test_volumes_are_laid_where_they_were_cut_out_and_the_brightest_wins() -> No
 
 def test_own_codes_or_those_of_the_centres_are_decoded() -> None:
     codec = Shapes(ball(3), ball(6))
-    at = np.array([[8, 8, 8]], np.float32)
+    at, middle = np.array([[8, 8, 8]], np.float32), np.array([[8, 8, 8]])
     one = np.array([1], np.uint8)
     sizes = [
-        int((Painter(at, one, codec, replace(SHARP, own=own), codes(0), codes(1), None).labels(at, EDGE) > 0).sum())
+        int((Painter(at, one, codec, replace(SHARP, own=own), codes(0), codes(1), None).labels(middle, EDGE) > 0).sum())
         for own in (True, False)
     ]
     assert sizes == [int(ball(3).sum()), int(ball(6).sum())]
@@ -190,5 +192,8 @@ def test_classes_share_the_windows_evenly_as_far_as_there_are_sub_volumes() -> N
 def test_without_a_mark_there_is_nothing_to_train_on() -> None:
     with pytest.raises(ValueError, match="no sub-volume of a marked cluster"):
         examples([tomogram([0, 0, 0, 0])], 1, Shapes(ball(3)), SetOptions(labels=SHARP))
+    nothing = Shapes(ball(2, (1, 1, 1)))
+    with pytest.raises(ValueError, match="show nothing in their middle"):
+        examples([tomogram([1, 1, 1, 1])], 1, nothing, SetOptions(labels=replace(SHARP, connected=True)))
     with pytest.raises(Stopped):
         examples([tomogram([1, 1, 1, 1])], 1, Shapes(ball(3)), SetOptions(labels=SHARP), stop=lambda: True)

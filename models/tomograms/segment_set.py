@@ -84,20 +84,27 @@ def examples(
     """The training set of ``count`` tomograms, of which each gives an equal share of windows.
 
     Within a tomogram, classes get equal shares as far as there are sub-volumes. Raises ``ValueError`` where no
-    sub-volume is marked, ``Stopped`` when told to stop.
+    sub-volume is marked, or none shows anything, ``Stopped`` when told to stop.
     """
     options, told = options or SetOptions(), Told(progress, stop)
     rng = np.random.default_rng(options.seed)
     found: list[tuple[Floats, Labels]] = []
+    some = False
     for number, one in enumerate(marked):
+        some |= bool((one.values != BACKGROUND).any())
         found.append(_windows(one, -(-options.most // count), codec, options, rng))
         told("labels", number + 1, count)
+    if not some:
+        raise ValueError("no sub-volume of a marked cluster: mark clusters first (beamsieve cluster tomograms --mark)")
     return _joined(found, options)
 
 
 def _joined(found: list[tuple[Floats, Labels]], options: SetOptions) -> Examples:
-    if not any((labels != BACKGROUND).any() for _, labels in found):
-        raise ValueError("no sub-volume of a marked cluster: mark clusters first (beamsieve cluster tomograms --mark)")
+    if not any(((labels != BACKGROUND) & (labels != IGNORED)).any() for _, labels in found):
+        raise ValueError(
+            "decoded volumes of marked clusters show nothing in their middle: mark other clusters, or train the "
+            "autoencoder further (beamsieve train tomograms)"
+        )
     # Kept sub-volumes are smaller than windows: all take the smallest edge, around their middles.
     edge = min(windows.shape[-1] for windows, _ in found if len(windows))
     windows = np.concatenate([_middle(w, edge) for w, _ in found if len(w)])

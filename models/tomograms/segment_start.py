@@ -33,8 +33,8 @@ def begin_with(net: Edss3d, bundle: Bundle, classes: Sequence[str]) -> None:
 
     Of an autoencoder its two first layers, which are those of EDSS3D as well; of a segmentation all hidden layers, and
     the last one's filters of those ``classes`` that it knows. Not so where it was trained on the truth of simulated
-    tomograms: what a class is, a session's marks say, whatever they are called. Raises ``BundleError`` where it is neither,
-    ``ValueError`` where its layers have another width.
+    tomograms: what a class is, a session's marks say, whatever they are called. Raises ``BundleError`` where it is
+    neither, ``ValueError`` where its layers have another width.
     """
     if bundle.card.output.kind == "codes":
         codec = codec_network(bundle)
