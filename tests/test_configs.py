@@ -78,7 +78,7 @@ def test_a_wrong_word_would_be_noticed(path: Path) -> None:
 )
 def test_daemon_can_be_built(path: Path) -> None:
     daemon, _ = run.build(*run.read(str(path), []))
-    assert daemon.model in {"hits-resnet10", "lit pixels", "particles-general", "tomograms-general"}
+    assert daemon.model in {"hits-resnet10", "lit pixels", "particles-general", "tomograms-posed"}
 
 
 @pytest.mark.usefixtures("bundle")

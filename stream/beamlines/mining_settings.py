@@ -12,7 +12,7 @@ from ..flow.settings import Settings
 class MinerSettings(Settings):
     """The network that encodes sub-volumes, and where sub-volumes are taken."""
 
-    bundle: str = Field("tomograms-general", description="name of a bundle, or the path of its .pt file")
+    bundle: str = Field("tomograms-posed", description="name of a bundle, or the path of its .pt file")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(None, ge=1, le=256, description="CPU threads of the mining; default: one per core")
     posed: bool | None = Field(

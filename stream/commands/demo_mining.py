@@ -92,7 +92,7 @@ def settings(port: int) -> dict[str, Any]:
             "settle_s": 1.0,
             "attempts": 1,
         },
-        "model": {"bundle": "tomograms-general", "threshold": 2.0},
+        "model": {"bundle": "tomograms-posed", "threshold": 2.0},
         "clusters": {"number": 24, "first_at": 100, "growth": 1.5, "retrain": False},
         "segment": {"train_most": 64, "epochs": 40, "minutes": 1.7, "threads": 2},
         "files": {"directory": "mined", "pictures": True, "tables_every_s": 1.0},

@@ -28,7 +28,7 @@ def mine(
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of the session; one that is there is gone on with")],
     bundle: Annotated[
         str, typer.Option(help="network that encodes: name of a model, or the path of its .pt file")
-    ] = "tomograms-general",
+    ] = "tomograms-posed",
     posed: Annotated[
         bool | None, typer.Option("--posed/--not-posed", help="turn sub-volumes to their axes; default: the card's")
     ] = None,
