@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import mrcfile
@@ -15,7 +16,7 @@ import pytest
 import torch
 import typer
 from beamsieve.models.bundle import read_card
-from beamsieve.models.tomograms import segment_practice
+from beamsieve.models.tomograms import segment_practice, segment_set, segment_train
 from beamsieve.models.tomograms.book import NAME, Clusters, write_clusters
 from beamsieve.models.tomograms.bundles import save_codec
 from beamsieve.models.tomograms.codec import Codec
@@ -40,6 +41,13 @@ from typer.testing import CliRunner, Result
 EDGE, VOXEL_A, SHAPE = 16, 14.2, (36, 44, 52)
 QUICK = ("--most", "5", "--epochs", "1", "--threads", "1", "--device", "cpu")
 PLACES = [(12, 12, 12), (38, 14, 20), (14, 32, 24), (40, 32, 14)]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small windows and a thin network: what is told, written and refused does not depend on them."""
+    monkeypatch.setattr(segment_set, "SetOptions", partial(segment_set.SetOptions, edge=24))
+    monkeypatch.setattr(segment_train, "Options", partial(segment_train.Options, channels=4))
 
 
 def write(path: Path, seed: int) -> Path:
@@ -284,7 +292,7 @@ def test_simulated_tomograms_teach_what_a_session_begins_with(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = SceneOptions(shape=(32, 48, 48), vesicles=(1, 1), gold=(1, 1), margin=8)
-    monkeypatch.setattr(segment_practice, "SceneOptions", lambda: small)
+    monkeypatch.setattr(segment_practice, "PracticeOptions", partial(segment_practice.PracticeOptions, scene=small))
     first = run(train_segments, "--simulated", "2", "--out", tmp_path / "net", *QUICK, "--name", START)
     assert first.exit_code == 0, first.output
     card = read_card(tmp_path / "net" / f"{START}.pt")
