@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from beamsieve.models.tomograms.segment_train import CHECKPOINT
 from beamsieve.stream.commands import segment as command
 from beamsieve.stream.commands import train_segments as training
 from beamsieve.stream.commands.segment import segment
+from beamsieve.stream.commands.segment_run import session_miner
+from beamsieve.stream.commands.segment_session import marked_session
 from beamsieve.stream.commands.segment_training import START
 from beamsieve.stream.commands.train_segments import train_segments
 from beamsieve.stream.formats.mrc_write import MrcWriter
@@ -35,7 +39,7 @@ from beamsieve.stream.formats.volumes import open_volume
 from beamsieve.stream.sinks.tomograms.marks import GroupsFile
 from beamsieve.stream.sinks.tomograms.mined import Kept, MinedTomogram, Picked
 from beamsieve.stream.sinks.tomograms.places import Places
-from beamsieve.stream.sinks.tomograms.record import encode
+from beamsieve.stream.sinks.tomograms.record import encode, read
 from typer.testing import CliRunner, Result
 
 EDGE, VOXEL_A, SHAPE = 16, 14.2, (36, 44, 52)
@@ -181,13 +185,26 @@ def test_a_bundle_alone_segments_and_counts_voxels(made: Path, tmp_path: Path) -
     trained = run(train_segments, made / "out", "--out", tmp_path / "net", *QUICK, "--name", "mine")
     assert trained.exit_code == 0, trained.output
     assert "Dice against weak labels of validation windows: ball" in said(trained)
+    namesake = write(tmp_path / "0.mrc", 5)
     result = run(
-        segment, made / "0.mrc", "--bundle", tmp_path / "net" / "mine.pt", "--out", tmp_path / "o", "--threads", "1",
-        "--no-probabilities", "--no-pictures",
+        segment, made / "0.mrc", namesake, "--bundle", tmp_path / "net" / "mine.pt", "--out", tmp_path / "o",
+        "--threads", "1", "--no-probabilities", "--no-pictures",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert [path.name for path in (tmp_path / "o" / "labels").iterdir()] == ["0_labels.mrc"]
+    labels = tmp_path / "o" / "labels"
+    written = sorted(path.relative_to(labels).as_posix() for path in labels.rglob("*.mrc"))
+    assert written == ["0_labels.mrc", f"{tmp_path.name}/0_labels.mrc"], "neither replaces the other"
     assert table(tmp_path / "o")["ball"]["sub-volumes"] == ""
+
+
+def test_sub_volumes_are_turned_where_the_session_turned_them(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(made / "out", folder)
+    session = marked_session(folder, device="cpu", threads=1)
+    assert not session_miner(session, 1).posed
+    path = Places(folder).record("1.mrc")
+    path.write_bytes(encode(replace(read(path, kept=True), posed=True), stem="1"))
+    assert session_miner(session, 1).posed, "as the newest record says, whatever the network was trained on"
 
 
 def test_tomograms_that_are_gone_are_replaced_by_what_was_kept(

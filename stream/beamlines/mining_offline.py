@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -17,6 +17,7 @@ from ..decode.tomograms import TomogramSettings
 from ..flow.frame import Failure, Result
 from ..flow.ports import Listener
 from ..flow.settings import Settings, Where
+from ..formats.tomogram_names import unique_name
 from ..sinks.tomograms.marks import claimed
 from ..sinks.tomograms.mined import LabelFiles, MinedTomogram
 from ..sinks.tomograms.settings import TomogramFiles
@@ -132,7 +133,7 @@ def _todo(mining: Mining, settings: MineFiles, files: Sequence[Path], done: Done
             good.add(found.path)
     names: dict[Path, str] = {}
     for path in files:
-        names[path] = before.get(path) or _name(path, taken)
+        names[path] = before.get(path) or unique_name(path, taken)
         taken[names[path]] = path
     todo = [path for path in dict.fromkeys(files) if path not in good]
     done.there = [names[path] for path in dict.fromkeys(files) if path in good]
@@ -155,16 +156,6 @@ def _is_newer(record: Path, tomogram: Path) -> bool:
         return record.stat().st_mtime_ns >= tomogram.stat().st_mtime_ns
     except OSError:
         return False
-
-
-def _name(path: Path, taken: dict[str, Path]) -> str:
-    """The file's name, with as many of its folders before it as keep it apart from others."""
-    parts = path.parts
-    for count in range(1, len(parts) + 1):
-        name = PurePosixPath(*parts[-count:]).as_posix().lstrip("/")
-        if taken.get(name, path) == path:
-            return name
-    return path.as_posix().lstrip("/")
 
 
 def _run(

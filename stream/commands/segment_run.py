@@ -15,6 +15,7 @@ import numpy as np
 
 from ..decode.tomograms import DecodeTomograms, TomogramSettings
 from ..flow.frame import STILL_A_FILE, BadData, Failure, Frame, Key, Raw
+from ..formats.tomogram_names import unique_name
 from ..sinks.picks.files import write_whole
 from ..sinks.tomograms.labels import planes, write_labels
 from ..sinks.tomograms.mined import MinedTomogram, Picked
@@ -62,14 +63,17 @@ class Work:
     def __init__(self, segmenter: Segmenter, session: MarkedSession | None, options: Options) -> None:
         self.segmenter, self.session, self.options = segmenter, session, options
         self._places = Places(options.out)
-        self._miner = None if session is None else _miner(session, options.threads)
+        self._names: dict[str, Path] = {}
+        self._miner = None if session is None else session_miner(session, options.threads)
 
     def segment(self, path: Path, progress: Progress, stop: Callable[[], bool]) -> Segmented:
         """Mine, segment and write one tomogram.
 
         Raises ``BadData`` for one that cannot be used, ``Stopped``, ``OSError`` where nothing can be written.
         """
-        with _opened(path, self.options.decode) as frame:
+        name = unique_name(path.resolve(), self._names)
+        self._names[name] = path.resolve()
+        with _opened(path, name, self.options.decode) as frame:
             volume = frame.info["volume"]
             try:
                 found, working, seconds = self._mined(frame, volume, progress, stop)
@@ -159,9 +163,9 @@ class Work:
 
 
 @contextmanager
-def _opened(path: Path, settings: TomogramSettings) -> Iterator[Frame]:
+def _opened(path: Path, name: str, settings: TomogramSettings) -> Iterator[Frame]:
     """The tomogram as the daemon opens one; raises ``BadData`` where that fails."""
-    info = {"path": str(path), "name": path.name}
+    info = {"path": str(path), "name": name}
     raw = Raw(Key("segment", 0), STILL_A_FILE, time.monotonic(), time.time(), info=info)
     (frame,) = DecodeTomograms(settings)([raw])
     if isinstance(frame, Failure):
@@ -172,20 +176,21 @@ def _opened(path: Path, settings: TomogramSettings) -> Iterator[Frame]:
         frame.info["volume"].close()
 
 
-def _miner(session: MarkedSession, threads: int | None) -> Miner:
-    """A miner that picks as the session does: as its newest record says."""
+def session_miner(session: MarkedSession, threads: int | None) -> Miner:
+    """A miner that picks, and turns sub-volumes or not, as the session does: as its newest record says."""
     from ...models.tomograms.dog import DogOptions
     from ...models.tomograms.mine import MineOptions, Miner
     from ..sinks.tomograms.places import RECORDS
     from ..sinks.tomograms.record import read
 
     paths = sorted((session.directory / RECORDS).rglob("*.h5"), key=lambda path: path.stat().st_mtime)
-    dog = DogOptions()
+    dog, posed = DogOptions(), None
     if paths:
         last = read(paths[-1], slices=False, codes=False)
         known = {name: float(value) for name, value in last.options.items() if name in DogOptions.__slots__}
         dog = DogOptions(**known, **({} if np.isnan(last.threshold) else {"threshold": last.threshold}))
-    return Miner(session.codec, MineOptions(dog=dog), threads=threads)
+        posed = last.posed
+    return Miner(session.codec, MineOptions(dog=dog, posed=posed), threads=threads)
 
 
 def table(done: Sequence[Segmented]) -> bytes:

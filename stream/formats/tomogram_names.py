@@ -7,7 +7,8 @@ IMOD (``TS_01.rec``, ``TS_01_full_rec.mrc``), AreTomo (``TS_01_Vol.mrc``, half v
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 ENDINGS = ("mrc", "rec", "map", "hdf")
 TAKEN = tuple(f"**/*.{ending}" for ending in ENDINGS)
@@ -60,3 +61,16 @@ def series_of(name: str) -> str:
     while (shorter := _AFFIXES.sub("", stem)) not in {stem, ""}:
         stem = shorter
     return stem
+
+
+def unique_name(path: Path, taken: Mapping[str, Path]) -> str:
+    """The file's name, with as many of its folders before it as keep it apart from others. ``taken``: whose is which.
+
+    ``path``: absolute, as those in ``taken``.
+    """
+    parts = path.parts
+    for count in range(1, len(parts) + 1):
+        name = PurePosixPath(*parts[-count:]).as_posix().lstrip("/")
+        if taken.get(name, path) == path:
+            return name
+    return path.as_posix().lstrip("/")
