@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +127,21 @@ def test_mistakes_are_one_line_and_exit_2(
     assert said in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_is_no_text_and_voxels_that_are_no_numbers_are_said(
+    tmp_path: Path, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "in" / "t1.mrc", 1)
+    with (tmp_path / "in" / "t1.mrc").open("r+b") as stream:
+        stream.seek(1024 + 4 * 1000)
+        stream.write(np.full(40, np.nan, "<f4").tobytes())
+    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.mrc")).write_bytes((tmp_path / "in/t1.mrc").read_bytes())
+    done = mine(tmp_path, bundle, tmp_path / "in")
+    assert [failure["reason"] for failure in done.failures] == ["bad_name"]
+    assert "caf\\udce9.mrc" in done.failures[0]["detail"]
+    assert [(row["tomogram"], row["flags"]) for row in done.table] == [("t1.mrc", ["not_finite"])]
+    assert "t1.mrc: 40 of 442368 voxels are NaN or infinite" in caplog.text
 
 
 def test_results_are_never_taken_for_tomograms(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -227,9 +228,22 @@ def test_two_files_of_one_stem_do_not_share_files_also_after_a_restart(tmp_path:
     sink.close()
     again, _ = opened(tmp_path)
     assert (again.stem("TS_01.rec"), again.stem("TS_01.mrc")) == ("TS_01.rec", "TS_01")
-    # Both are of one tilt series: no two particles have one name.
     names = starfile.read(tmp_path / "star/particles.star").rlnTomoParticleName
     assert len(set(names)) == 12
+
+
+def test_tomograms_of_one_series_name_are_no_one_tomogram_elsewhere_also_after_a_restart(tmp_path: Path) -> None:
+    names = ("a/TS_01.mrc", "TS-01_rec.mrc", "b/TS_01.mrc", "b/TS_01.rec")
+    sink, _ = opened(tmp_path)
+    sink.write([result(mined(name)) for name in names[:3]])
+    sink.close()
+    again, _ = opened(tmp_path)
+    again.write([result(mined(names[3])), result(mined(names[1])), result(mined(names[0]))])
+    again.close()
+    table = starfile.read(tmp_path / "star/particles.star")
+    assert Counter(table.rlnTomoName) == dict.fromkeys(("TS_01", "TS-01_rec", "b-TS_01", "b-TS_01.rec"), 6)
+    runs = {json.loads(path.read_text())["beamsieve"]["tomogram"] for path in (tmp_path / "copick").rglob("*_0_*.json")}
+    assert runs == set(names)
 
 
 def test_what_is_marked_later_is_followed_by_exports_and_tables(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from ...models.tomograms.dog import DogOptions
 from ...models.tomograms.groups import Groups
 from ...models.tomograms.mine import Mined, MineOptions, Miner
 from ...models.tomograms.segment import Segmenter
+from ...models.tomograms.statistics import Statistics
 from ...models.tomograms.told import Stopped
 from ..flow.frame import BadData, Discard, Failure, Frame, Outcome, Result
 from ..flow.infer import Judged
@@ -170,6 +171,8 @@ class MineWork:
             found = self._segmented(found, mined, segmenter, progress)
         # What was mined must be what lies there: it would never be looked at again.
         volume.check_same()
+        for note in mined.working.statistics.notes:
+            log.warning("%s: %s", frame.info["path"], note)
         return Worked(mined, bench, groups, found)
 
     def _found(self, frame: Frame, miner: Miner, mined: Mined, bench: Bench, groups: Groups) -> MinedTomogram:
@@ -220,7 +223,7 @@ class MineWork:
             slices=info.get("slices"),
             options={"smooth": dog.smooth, "sigma": dog.sigma, "ratio": dog.ratio, "distance": dog.distance},
             seconds=seconds,
-            flags=tuple(info.get("flags", ())),
+            flags=(*info.get("flags", ()), *_noted(mined.working.statistics)),
             revision=int(info.get("revision", 0)),
         )
 
@@ -269,6 +272,12 @@ class MineWork:
         return Result(
             frame, Outcome.ACCEPTED, float(len(found.picked)), "miner", 1.0, {FOUND: found, "seconds": seconds}
         )
+
+
+def _noted(statistics: Statistics) -> tuple[str, ...]:
+    """What its voxels say of a tomogram, as flags: ``not_finite`` (NaN, infinite), ``padded``."""
+    found = {"not_finite": statistics.bad > 0, "padded": len(statistics.padding) > 0}
+    return tuple(flag for flag, so in found.items() if so)
 
 
 def dog_options(settings: MinerSettings, voxel_a: float) -> DogOptions:

@@ -51,6 +51,10 @@ class FileList:
 
     def _one(self, key: Key, path: Path) -> Raw | Failure:
         try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            return Failure(key, "bad_name", f"{str(path)!a}: its name is not UTF-8, no text; rename it")
+        try:
             size = path.stat().st_size
         except OSError as error:
             return Failure(key, "vanished", f"{path}: {error.strerror}; name an existing file")

@@ -51,7 +51,7 @@ def picture(found: MinedTomogram) -> bytes:
 
 def run_name(found: MinedTomogram, stem: str, settings: TomogramFiles) -> str:
     """What RELION and copick know the tomogram by."""
-    return series_of(found.name) if settings.names == "series" else Path(stem).name
+    return found.run or (series_of(found.name) if settings.names == "series" else Path(stem).name)
 
 
 def about(found: MinedTomogram) -> dict[str, Any]:

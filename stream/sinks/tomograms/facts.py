@@ -48,6 +48,7 @@ def facts_of(found: MinedTomogram, stem: str, written: str, path: Path | None) -
         "slices": None if found.slices is None else [found.slices.factor, *found.slices.at],
         "labels": _labels(found.segmentation, path),
         "stem": stem,
+        "run": found.run,
         "written": written,
         "software": f"beamsieve {version('beamsieve')}",
     }
@@ -118,6 +119,7 @@ def fields_of(facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "threshold": _number(facts["threshold"]),
         "shape": (z, y, x),
         "path": Path(facts["path"]),
+        "run": str(facts.get("run", "")),
         "options": dict(facts["options"]),
         "seconds": {name: _number(value) for name, value in facts["seconds"].items()},
         "segmentation": label_files(facts["labels"], path),

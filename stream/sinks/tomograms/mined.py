@@ -142,7 +142,7 @@ class MinedTomogram:
     ``options``: its other numbers. ``edge``: of sub-volumes, in voxels of the network. ``posed``: poses were
     normalised. ``mode``: in which it was mined. ``revision``: 0, or how many times the file has changed since.
     ``segmentation``: slabs in order of z, computed as they are asked for, or files that are there; None: none.
-    ``flags``: what was noted of the file.
+    ``flags``: what was noted of the file. ``run``: what RELION and copick know it by, empty before it is written.
     """
 
     name: str
@@ -170,6 +170,7 @@ class MinedTomogram:
     seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     flags: tuple[str, ...] = ()
     revision: int = 0
+    run: str = ""
 
     @property
     def counts(self) -> dict[str, int]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from ...formats import copick
 from ..picks.places import safe, stem_of
 
 __all__ = ["RECORDS", "Places", "file_name", "safe", "stem_of"]
@@ -22,10 +23,11 @@ KINDS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Names of files below ``directory``. ``stems``: whose each stem is; shared by all who write in a session."""
+    """Names of files below ``directory``. ``stems``, ``runs``: whose each is; shared by all who write in a session."""
 
     directory: Path
     stems: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    runs: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def stem(self, name: str) -> str:
@@ -37,6 +39,25 @@ class Places:
             stem = stem_of(name, self.stems)
             self.stems[stem] = name
             return stem
+
+    def run(self, name: str, stem: str, wanted: str) -> str:
+        """What RELION and copick know the tomogram called ``name`` by, for as long as the session lasts.
+
+        ``wanted``, where no other is called so: two tomograms under one name would be taken for one, and copick's files
+        of the one would replace those of the other. Else its ``stem`` (folders and name), or all of its name.
+        """
+        names = [wanted, *("-".join(PurePosixPath(one).parts) for one in (stem, safe(name)))]
+        with self._turn:
+            run = next((one for one in names if self.runs.get(copick.clean(one), name) == name), names[-1])
+            self.runs[copick.clean(run)] = name
+            return run
+
+    def taken(self, stem: str, name: str, run: str) -> None:
+        """Note what the record of ``name`` says it goes by; ``run`` may be empty."""
+        with self._turn:
+            self.stems[stem] = name
+            if run:
+                self.runs[copick.clean(run)] = name
 
     def record(self, name: str) -> Path:
         """The HDF5 file of the tomogram called ``name``."""

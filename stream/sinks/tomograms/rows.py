@@ -74,7 +74,7 @@ class Rows:
                 self._bad[file] = stamp
             return None
         self._rows[file] = row
-        self._places.stems[row.stem] = row.found.name
+        self._places.taken(row.stem, row.found.name, row.found.run)
         return row
 
 

@@ -17,7 +17,7 @@ from ..hdf5_room import GIGA, Room, free_bytes
 from ..picks.files import NAMES, keep_as, lock, part_error, sweep, write_whole
 from ..picks.tables import Pace
 from .again import export_again, is_behind, note_config, note_settings
-from .exports import export
+from .exports import export, run_name
 from .labels import remove_labels, write_labels
 from .mined import LabelFiles, MinedTomogram
 from .places import Places
@@ -163,7 +163,8 @@ class TomogramSink:
             before = old.segmentation if old is not None and isinstance(old.segmentation, LabelFiles) else None
             if labelled is None and old is not None and before is not None and _still_good(before, old, found):
                 labelled = before
-            found = replace(found, segmentation=labelled)
+            run = self.places.run(found.name, stem, run_name(found, stem, self.settings))
+            found = replace(found, segmentation=labelled, run=run)
             # What is made of a record is not older than it: that tells whether it is behind.
             write_whole(path, encode(found, stem=stem, path=path))
             export(found, stem, self.settings, self.places)
