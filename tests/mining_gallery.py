@@ -13,7 +13,7 @@ from beamsieve.models.tomograms.groups import Groups
 from beamsieve.stream.formats.mrc_write import MrcWriter
 from beamsieve.stream.live.mining_view import ClusterView, Group, Mining, Network, Tomogram
 from beamsieve.stream.live.page import Refused
-from beamsieve.stream.sinks.tomograms.mined import MinedTomogram, Picked, Slices
+from beamsieve.stream.sinks.tomograms.mined import LabelFiles, MinedTomogram, Picked, Slices
 from beamsieve.stream.sinks.tomograms.record import encode
 
 EDGE = 32
@@ -109,17 +109,17 @@ def tomogram(folder: Path, number: int, n: int = 24, *, names: tuple[str, ...] =
     middle = (nx // 2, ny // 2, nz // 2)
     xy, xz, yz = (_halved(one) for one in (grey[middle[2]], grey[:, middle[1]], grey[:, :, middle[0]]))
     name = f"grid2/Position_{number:02d}.mrc"
+    labels = folder / f"{number}_labels.mrc" if names else None
     found = MinedTomogram(
         name=name, path=folder / name, shape=SHAPE, voxel_a=VOXEL_A, working_voxel_a=14.2,
         picked=Picked.of(xyz, rng.gamma(3, 1, picks).astype("f4"), np.zeros((picks, 32), "f4"), cluster=clusters),
         network="tomograms-general", network_sha256=NETWORK, threshold=2.0, classes=names,
         slices=Slices(xy, xz, yz, factor=2, at=middle),
+        segmentation=None if labels is None else LabelFiles(labels, names),
     )  # fmt: skip
     record = folder / f"{number}.h5"
-    record.write_bytes(encode(found, stem=f"Position_{number:02d}"))
-    labels = None
-    if names:
-        labels = folder / f"{number}_labels.mrc"
+    record.write_bytes(encode(found, stem=f"Position_{number:02d}", path=record))
+    if labels is not None:
         with MrcWriter(labels, SHAPE, 0, VOXEL_A) as writer:
             writer.write(np.where(ring, 1, 0).astype(np.int8))
     by_cluster = dict(

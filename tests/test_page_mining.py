@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 from beamsieve.models.tomograms.groups import LONGEST
 from beamsieve.stream.beamlines import mining_blobs
-from beamsieve.stream.beamlines.mining_blobs import MiningBlobs, label_plane
+from beamsieve.stream.beamlines.mining_blobs import MiningBlobs
 from beamsieve.stream.beamlines.page_mining import MiningPage
 from beamsieve.stream.beamlines.page_mining_panel import mining_json
 from beamsieve.stream.beamlines.page_mining_rows import TomogramRows, names_of, per_hour
@@ -28,6 +28,7 @@ from beamsieve.stream.live.mining_view import Group, Tomogram
 from beamsieve.stream.live.page import Blob, Refused
 from beamsieve.stream.live.schema import COMMON, MAYBE, NUMBER, problems_of
 from beamsieve.stream.sinks.tomograms import record
+from beamsieve.stream.sinks.tomograms.labels import label_plane
 from beamsieve.stream.sinks.tomograms.mined import MinedTomogram
 from beamsieve.tests.mining_gallery import EDGE, NETWORK, SHAPE, SINCE, FakeMining, tomogram
 from beamsieve.tests.test_live_picks import Controls
@@ -362,6 +363,10 @@ def test_slices_labels_and_sub_volumes_of_a_tomogram(session: Session, tmp_path:
     assert picks["of"] == found.picks
     assert picks["classes"] == ["", "membrane"]
     assert picks["box"] == pytest.approx(32 * 14.2 / 7.1)
+    # Groups that came before it meanwhile do not change what the values in the label volume mean.
+    label = np.where(stored.picked.label > 0, 2, 0)
+    record.relabel(found.record, stored.picked.cluster, label, classes=("ice", "membrane"), clusters_version=2)
+    assert said(session.page.blob("picks", found.id, {"v": "0"}))["classes"] == ["", "membrane"]
 
 
 def test_only_what_a_row_names_is_read(session: Session, tmp_path: Path) -> None:
@@ -425,15 +430,17 @@ def test_of_too_many_sub_volumes_the_best_are_shown(tmp_path: Path, monkeypatch:
 def test_planes_of_a_label_volume(tmp_path: Path) -> None:
     volume = np.arange(4 * 5 * 6, dtype=np.int8).reshape(4, 5, 6)
     path = tmp_path / "labels.mrc"
-    with MrcWriter(path, volume.shape, 0, 5.0) as writer:
+    with MrcWriter(path, volume.shape, 0, 1.0) as writer:
         writer.write(volume)
     at = (3, 2, 1)
-    assert np.array_equal(label_plane(path, "xy", at, 1, (4, 5, 6)), volume[1])
-    assert np.array_equal(label_plane(path, "xz", at, 1, (4, 5, 6)), volume[:, 2])
-    assert np.array_equal(label_plane(path, "yz", at, 1, (4, 5, 6)), volume[:, :, 3])
-    assert np.array_equal(label_plane(path, "xy", at, 2, (4, 5, 6)), volume[1, 1::2, 1::2])
+    assert np.array_equal(label_plane(path, 0, at, 1, (4, 5, 6)), volume[1])
+    assert np.array_equal(label_plane(path, 1, at, 1, (4, 5, 6)), volume[:, 2])
+    assert np.array_equal(label_plane(path, 2, at, 1, (4, 5, 6)), volume[:, :, 3])
+    assert np.array_equal(label_plane(path, 0, at, 2, (4, 5, 6)), volume[1, 1::2, 1::2])
+    # As slices are binned: the last two of five rows are no block of three.
+    assert np.array_equal(label_plane(path, 0, at, 3, (4, 5, 6)), volume[1, 1:2, 1::3])
     with pytest.raises(ValueError, match="the tomogram"):
-        label_plane(path, "xy", at, 1, (4, 5, 7))
+        label_plane(path, 0, at, 1, (4, 5, 7))
 
 
 def test_labels_of_another_shape_are_not_shown(session: Session, tmp_path: Path) -> None:

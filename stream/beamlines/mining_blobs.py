@@ -12,18 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..flow.frame import BadData
-from ..formats.volumes import open_volume
 from ..live.common import finite
 from ..live.mining_view import Tomogram
 from ..live.page import JSON, Blob
 from ..live.shelf import Shelf
-from ..sinks.tomograms.mined import MinedTomogram
+from ..sinks.tomograms.labels import label_plane
+from ..sinks.tomograms.mined import LabelFiles, MinedTomogram
 from ..sinks.tomograms.record import read
 
 log = logging.getLogger(__name__)
 
 Bytes = npt.NDArray[np.uint8]
-Shape = tuple[int, int, int]
 
 BLOBS = ("slice", "labels", "picks")
 PLANES = ("xy", "xz", "yz")
@@ -106,7 +105,8 @@ class MiningBlobs:
         if kept is not None:
             return kept
         try:
-            found = label_plane(row.labels, plane, record.slices.at, record.slices.factor, record.shape)
+            slices = record.slices
+            found = label_plane(row.labels, PLANES.index(plane), slices.at, slices.factor, record.shape)
         except (BadData, ValueError) as error:
             log.info("%s: no labels are shown: %s", row.labels, error)
             return None
@@ -114,32 +114,14 @@ class MiningBlobs:
         return found
 
 
-def label_plane(path: Path, plane: str, at: tuple[int, int, int], factor: int, shape: Shape) -> Bytes:
-    """The labels in a plane through ``at`` (x, y, z), every ``factor``-th voxel: rows and columns as in ``plane``.
-
-    xy: (y, x), xz: (z, x), yz: (z, y). ``shape``: of the tomogram. Raises ``BadData``, and ``ValueError`` where the
-    label volume is of another shape.
-    """
-    axis = {"xy": 0, "xz": 1, "yz": 2}[plane]
-    with open_volume(path) as volume:
-        if volume.shape != shape:
-            raise ValueError(f"it has {volume.shape} voxels (z, y, x), the tomogram {shape}")
-        low, high = [0, 0, 0], list(shape)
-        low[axis] = min(at[2 - axis], shape[axis] - 1)
-        high[axis] = low[axis] + 1
-        found = volume.read(_three(low), _three(high)).squeeze(axis)
-    # The middle of the voxels that a pixel of the slice is the mean of.
-    start = [min(factor // 2, edge - 1) for edge in found.shape]
-    labels: Bytes = np.clip(found[start[0] :: factor, start[1] :: factor], 0, 255).astype(np.uint8)
-    return labels
-
-
 def picks_json(record: MinedTomogram) -> JSON:
     """Positions in voxels of the file, clusters, the edge of a sub-volume (``box``, in such voxels), and class names.
 
-    ``classes``: by the label value of the label volume, the first for 0. ``of``: how many there are.
+    ``classes``: by the label value of the label volume, the first for 0: what was marked when it was made, or what a
+    configured segmentation knows. ``of``: how many there are.
     """
-    picked = record.picked
+    picked, files = record.picked, record.segmentation
+    classes = files.classes if isinstance(files, LabelFiles) else record.classes
     rows = np.arange(len(picked))
     if len(picked) > MOST_PICKS:
         rows = np.sort(np.argsort(-picked.score, kind="stable")[:MOST_PICKS])
@@ -148,7 +130,7 @@ def picks_json(record: MinedTomogram) -> JSON:
         "cluster": picked.cluster[rows].tolist(),
         "of": len(picked),
         "box": finite(record.edge * record.working_voxel_a / record.voxel_a),
-        "classes": ["", *record.classes],
+        "classes": ["", *classes],
     }
 
 
@@ -168,8 +150,3 @@ def _stamp(path: Path) -> str | None:
 
 def _step(pixels: Bytes) -> int:
     return -(-int(max(pixels.shape)) // LARGEST_PX)
-
-
-def _three(values: list[int]) -> Shape:
-    z, y, x = values
-    return z, y, x

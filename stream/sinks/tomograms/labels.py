@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...formats.mrc_write import MrcWriter
-from ...formats.volumes import open_volume
+from ...formats.volumes import Shape, VolumeFile, open_volume
 from .mined import Bytes, LabelFiles, MinedTomogram, Slab
 from .places import Places
 
@@ -88,12 +88,33 @@ def planes(files: LabelFiles, at: tuple[int, int, int], factor: int) -> tuple[By
 
     Raises ``BadData`` where the label volume cannot be read.
     """
-    with open_volume(files.labels, voxel_a=10.0) as volume:
-        z, y, x = volume.shape
-        i, j, k = at
-        boxes = (((k, 0, 0), (k + 1, y, x)), ((0, j, 0), (z, j + 1, x)), ((0, 0, i), (z, y, i + 1)))
-        xy, xz, yz = (_thinned(volume.read(low, high), axis, factor) for axis, (low, high) in enumerate(boxes))
+    with _opened(files.labels) as volume:
+        xy, xz, yz = (_plane(volume, axis, at, factor) for axis in range(3))
     return xy, xz, yz
+
+
+def label_plane(path: Path, axis: int, at: tuple[int, int, int], factor: int, shape: Shape) -> Bytes:
+    """One of these ``planes``: across ``axis`` z 0, y 1 or x 2. ``shape``: of the tomogram (z, y, x).
+
+    Raises ``BadData``, and ``ValueError`` where the label volume is of another shape.
+    """
+    with _opened(path) as volume:
+        if volume.shape != shape:
+            raise ValueError(f"it has {volume.shape} voxels (z, y, x), the tomogram {shape}")
+        return _plane(volume, axis, at, factor)
+
+
+def _opened(path: Path) -> VolumeFile:
+    # Any size will do: where the tomogram's is exactly 1 Å, the header's would be refused.
+    return open_volume(path, voxel_a=10.0)
+
+
+def _plane(volume: VolumeFile, axis: int, at: tuple[int, int, int], factor: int) -> Bytes:
+    z, y, x = volume.shape
+    low, high = [0, 0, 0], [z, y, x]
+    low[axis] = min(at[2 - axis], volume.shape[axis] - 1)
+    high[axis] = low[axis] + 1
+    return _thinned(volume.read((low[0], low[1], low[2]), (high[0], high[1], high[2])), axis, factor)
 
 
 def _thinned(plane: npt.NDArray[np.float32], axis: int, factor: int) -> Bytes:
