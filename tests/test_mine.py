@@ -148,5 +148,8 @@ def test_results_are_never_taken_for_tomograms(tmp_path: Path) -> None:
     write(tmp_path / "t1.mrc", 1)
     write(tmp_path / "out" / "labels" / "t0.mrc", 2)
     assert find([tmp_path], tmp_path / "out") == [tmp_path / "t1.mrc"]
+    with pytest.raises(ConfigError, match="no tomograms are taken from --out"):
+        find([tmp_path], tmp_path)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no tomograms in it"):
-        find([tmp_path / "out"], tmp_path / "out")
+        find([tmp_path / "empty"], tmp_path / "out")

@@ -40,13 +40,13 @@ def scale_factor(file_a: float, target_a: float) -> float:
     """
     for name, value in (("the tomogram's voxel", file_a), ("the working voxel", target_a)):
         if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name}: {value} Å is not above 0; state the right size (decode.voxel_a, --voxel)")
+            raise ValueError(f"{name}: {value} Å is not above 0; state the right size (decode.voxel_a, --voxel-a)")
     factor = target_a / file_a
     if not 1 / LARGEST_UPSCALING <= factor <= LARGEST_BINNING:
         raise ValueError(
             f"voxels of {file_a:.4g} Å, to be rescaled to {target_a:.4g} Å, are a factor of {factor:.3g}; between "
             f"{1 / LARGEST_UPSCALING:.3g} and {LARGEST_BINNING:g} is possible: check the voxel size (decode.voxel_a, "
-            "--voxel), or take a network of another voxel"
+            "--voxel-a), or take a network of another voxel"
         )
     return 1.0 if abs(factor - 1) < NEAR else factor
 

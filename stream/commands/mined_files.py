@@ -31,7 +31,7 @@ def find(named: Sequence[Path], out: Path) -> list[Path]:
         if path.is_dir():
             inside = [one for one in sorted(path.rglob("*")) if one.suffix.lower() in _SUFFIXES and one.is_file()]
             wanted = [one for one in inside if not beside(one.relative_to(path).as_posix()) and not _is_in(one, out)]
-            mistakes += [] if wanted else [f"{path}: no tomograms in it ({', '.join(_SUFFIXES)})"]
+            mistakes += [] if wanted else [_none_in(path, out)]
             files += wanted
         elif path.exists():
             files.append(path)
@@ -40,6 +40,12 @@ def find(named: Sequence[Path], out: Path) -> list[Path]:
     if mistakes:
         raise ConfigError(mistakes)
     return list(dict.fromkeys(files))
+
+
+def _none_in(path: Path, out: Path) -> str:
+    if _is_in(path, out):
+        return f"{path}: no tomograms are taken from --out {out}, where results are written; choose another folder"
+    return f"{path}: no tomograms in it ({', '.join(_SUFFIXES)})"
 
 
 def _is_in(path: Path, folder: Path) -> bool:
