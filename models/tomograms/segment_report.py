@@ -59,7 +59,7 @@ def finish(trainer: Trainer, classes: Sequence[str]) -> Path:
         "batch": trainer.batch,
         "rate": o.rate,
         "tuned": "head" if trainer.head else "all",
-        "balance": o.balance,
+        "balance": trainer.balance,
         "weights": [round(float(w), 4) for w in trainer.weights.cpu()],
         "seed": o.seed,
     }
