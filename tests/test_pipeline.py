@@ -372,7 +372,7 @@ def test_what_a_sink_refused_those_after_it_do_not_hear_of() -> None:
 
     heard, metrics = Heard(), Metrics("t")
     source = Script([[RunStart("r"), *(raw(i) for i in range(6))]])
-    stages = [Each("decode", Decode()), Infer("model", Net(), size=4, wait_s=0)]
+    stages: list[Stage] = [Each("decode", Decode()), Infer("model", Net(), size=4, wait_s=0)]
     Pipeline(source, stages, [Full(), heard], metrics).run()
     assert sorted(heard.numbers) == [0, 2, 4]
     assert metrics.tally().failures == {"disk_full": 3}

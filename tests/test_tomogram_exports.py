@@ -63,7 +63,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     labels = LabelFiles(tmp_path / "labels/a.mrc", CLASSES, {"membrane": tmp_path / "labels/m.mrc"}, {"membrane": 0.25})
     path = tmp_path / "session" / "a.mrc.h5"
     path.parent.mkdir()
-    found = mined(slices=slices, kept=kept, segmentation=labels, flip="z", hand="mirrored")
+    found = mined(slices=slices, kept=kept, segmentation=labels, flip="z", hand="mirrored", origin_a=(1.5, -2.0, 3.0))
     path.write_bytes(record.encode(found, stem="grid/TS_01", path=path))
     back = record.read(path, kept=True)
     for name in ("xyz", "score", "error", "cluster", "label", "codes", "rotation", "shift"):

@@ -143,10 +143,11 @@ def test_a_session_holds_records_labels_exports_pictures_and_tables(tmp_path: Pa
 
 
 def test_label_volumes_open_elsewhere_and_are_what_was_said(tmp_path: Path) -> None:
-    found = mined(flip="z")
+    found = mined(flip="z", origin_a=(-10.0, 20.5, 30.0))
     files = write_labels(found, slabs(), Places(tmp_path), "TS_01")
     assert mrcfile.validate(files.labels)
     with mrcfile.open(files.labels) as volume:
+        assert volume.header.origin.tolist() == (-10.0, 20.5, 30.0), "it lies over the tomogram in ChimeraX"
         assert volume.data.dtype == np.int8
         assert (volume.data == truth()).all()
         assert float(volume.voxel_size.x) == pytest.approx(14.2)

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ..evaluate import Estimate
 from .candidates import Labelled
 from .fields import Field, Found, Pick, Progress, find
 from .matching import Curve, Ranked, average_precision, centre_error, curve, f_score, join, rank
-from .scores import AtRadius, Estimate, Scores, scores_of
+from .scores import AtRadius, Scores, scores_of
 
 __all__ = ["BORDER", "RADII", "AtRadius", "Estimate", "Scores", "evaluate", "score", "scores_of"]
 

@@ -225,6 +225,7 @@ class MineWork:
             seconds=seconds,
             flags=(*info.get("flags", ()), *_noted(mined.working.statistics)),
             revision=int(info.get("revision", 0)),
+            origin_a=info["volume"].info.origin_a,
         )
 
     def _segmented(

@@ -135,6 +135,7 @@ class Work:
             colours=colours,
             slices=info["slices"],
             flags=tuple(info["flags"]),
+            origin_a=volume.info.origin_a,
         )
 
     def _written(

@@ -36,12 +36,20 @@ class MrcWriter:
     """Writes a volume of ``shape`` (z, y, x) to ``path``; use it in a ``with``, and give it slabs in order of z.
 
     ``mode``: 0 int8, 1 int16, 2 float32, 12 float16. ``voxel_a``: ångström per voxel. ``labels``: lines of text for the
-    header (ASCII, 80 characters, 9 at most). The file has its name only when all of it is on disk; after an exception,
+    header (ASCII, 80 characters, 9 at most). ``origin_a``: of the first voxel (x, y, z), by which some programs lay
+    volumes over each other. The file has its name only when all of it is on disk; after an exception,
     or where slabs are missing, nothing is left. Raises ``ValueError`` for what cannot be written so, ``OSError``.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], shape: Shape, mode: int, voxel_a: float, *, labels: Sequence[str] = ()
+        self,
+        path: str | os.PathLike[str],
+        shape: Shape,
+        mode: int,
+        voxel_a: float,
+        *,
+        labels: Sequence[str] = (),
+        origin_a: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> None:
         if mode not in TYPES:
             raise ValueError(f"mode {mode}: volumes are written in mode {', '.join(map(str, TYPES))}")
@@ -51,6 +59,7 @@ class MrcWriter:
             raise ValueError(f"voxels of {voxel_a} Å")
         self.path, self.shape, self.mode, self.voxel_a = Path(path), shape, mode, voxel_a
         self.written = 0
+        self._origin = origin_a
         self._labels = [LABEL, *labels][:_LABELS]
         self._type = TYPES[mode]
         self._working = _beside(self.path)
@@ -110,7 +119,7 @@ class MrcWriter:
         # 8 bytes of no use, the kind of the (absent) extended header, the version of the format
         head += bytes(8) + bytes(4) + struct.pack("<i", 20141)
         head = head.ljust(196, b"\0")
-        head += struct.pack("<3f", 0, 0, 0) + b"MAP " + b"\x44\x44\0\0" + struct.pack("<f", sd)
+        head += struct.pack("<3f", *self._origin) + b"MAP " + b"\x44\x44\0\0" + struct.pack("<f", sd)
         head += struct.pack("<i", len(self._labels))
         for label in self._labels:
             head += label.encode("ascii", "replace")[:_LABEL].ljust(_LABEL)

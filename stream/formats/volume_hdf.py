@@ -21,6 +21,8 @@ EMAN = "MDF/images"
 LARGEST_CHUNK = 1 << 28
 _SMALLEST_CACHE = 1 << 24
 _MOST_OBJECTS = 10_000
+#: An origin beyond, or one that is no number, is nonsense.
+_FARTHEST_A = 1e9
 _NAMES = ("voxel_a", "voxel_size", "pixel_size", "apix", "pixelSize")
 _DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError)
 
@@ -162,7 +164,7 @@ def _origin(attributes: Any, *, eman: bool) -> tuple[float, float, float]:
     if not eman or not all(name in attributes for name in names):
         return 0.0, 0.0, 0.0
     x, y, z = (float(attributes[name]) for name in names)
-    return x, y, z
+    return (x, y, z) if all(abs(value) < _FARTHEST_A for value in (x, y, z)) else (0.0, 0.0, 0.0)
 
 
 def _positive(value: Any) -> float | None:

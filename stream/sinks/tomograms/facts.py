@@ -49,6 +49,7 @@ def facts_of(found: MinedTomogram, stem: str, written: str, path: Path | None) -
         "labels": _labels(found.segmentation, path),
         "stem": stem,
         "run": found.run,
+        "origin_a": list(found.origin_a),
         "written": written,
         "software": f"beamsieve {version('beamsieve')}",
     }
@@ -113,6 +114,7 @@ def told(file: h5py.File) -> dict[str, Any]:
 def fields_of(facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Fields of ``MinedTomogram`` that the facts of the record at ``path`` give; its arrays are none of them."""
     z, y, x = (int(value) for value in facts["shape"])
+    origin_x, origin_y, origin_z = (float(value) for value in facts.get("origin_a", (0, 0, 0)))
     return {
         **{name: facts[name] for name in SAME if name != "threshold"},
         **{name: tuple(str(value) for value in facts[name]) for name in LISTS},
@@ -120,6 +122,7 @@ def fields_of(facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "shape": (z, y, x),
         "path": Path(facts["path"]),
         "run": str(facts.get("run", "")),
+        "origin_a": (origin_x, origin_y, origin_z),
         "options": dict(facts["options"]),
         "seconds": {name: _number(value) for name, value in facts["seconds"].items()},
         "segmentation": label_files(facts["labels"], path),

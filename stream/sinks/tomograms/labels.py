@@ -60,7 +60,7 @@ def remove_labels(old: LabelFiles | None, new: LabelFiles | None) -> None:
 
 
 def _writer(found: MinedTomogram, path: Path, mode: int, labels: list[str]) -> MrcWriter:
-    return MrcWriter(path, found.shape, mode, found.voxel_a, labels=labels)
+    return MrcWriter(path, found.shape, mode, found.voxel_a, labels=labels, origin_a=found.origin_a)
 
 
 def _legend(found: MinedTomogram) -> list[str]:

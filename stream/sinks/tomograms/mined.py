@@ -142,6 +142,7 @@ class MinedTomogram:
     ``options``: its other numbers. ``edge``: of sub-volumes, in voxels of the network. ``posed``: poses were
     normalised. ``mode``: in which it was mined. ``revision``: 0, or how many times the file has changed since.
     ``segmentation``: slabs in order of z, computed as they are asked for, or files that are there; None: none.
+    ``origin_a``: of the file, as its header has it (x, y, z); label volumes get the same, so that they lie over it.
     ``flags``: what was noted of the file. ``run``: what RELION and copick know it by, empty before it is written.
     """
 
@@ -171,6 +172,7 @@ class MinedTomogram:
     flags: tuple[str, ...] = ()
     revision: int = 0
     run: str = ""
+    origin_a: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def counts(self) -> dict[str, int]:
