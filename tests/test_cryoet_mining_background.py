@@ -257,6 +257,20 @@ def test_a_network_trained_further_takes_over_only_if_it_is_better(
     assert again.idle
 
 
+def test_sub_volumes_that_are_turned_otherwise_than_the_network_learned_teach_it_nothing(
+    tmp_path: Path, nets: Path, codec: Codec
+) -> None:
+    clock = Clock()
+    (tmp_path / "out").mkdir()
+    fill(tmp_path, codec, 1, 2, 3)
+    loose = {**LOOSE, "clusters": {**LOOSE["clusters"], "retrain": True, "retrain_at": 60}, "model": {"posed": True}}
+    keeper = session(tmp_path, nets / "tiny.pt", clock, fake(nets, "better"), **loose)
+    settle(keeper, clock, 3)
+    assert keeper.benches.now.assigns is not None
+    assert keeper.networks.job() is None
+    assert not (tmp_path / "out" / "models").exists()
+
+
 def test_another_process_that_makes_the_clusters_is_followed(tmp_path: Path, nets: Path, codec: Codec) -> None:
     clock = Clock()
     (tmp_path / "out").mkdir()

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from beamsieve.models.tomograms.groups import MOST, PALETTE, Group, Groups, GroupsError
 from beamsieve.models.tomograms.groups_file import groups_text, parse_groups, read_groups, write_groups
+from beamsieve.stream.formats import copick
 from beamsieve.stream.sinks.tomograms.marks import GroupsFile, claimed
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,6 +82,10 @@ def test_names_in_other_alphabets_and_with_spaces_are_fine_until_files_would_be_
     assert groups.groups[0].file_name == "carbon-edge"
     with pytest.raises(GroupsError, match="'Carbon-Edge' and 'carbon edge' would be the same file name"):
         groups.add("Carbon-Edge")
+    for name in ("carbon_edge", "carbon edge-"):
+        with pytest.raises(GroupsError, match="would be the same file name"):
+            groups.add(name)
+        assert copick.clean(name) == copick.clean("carbon edge"), "one would replace the other's picks"
 
 
 def test_what_is_written_is_read_and_is_plain_yaml(tmp_path: Path) -> None:

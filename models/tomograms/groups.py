@@ -161,7 +161,7 @@ def mistakes_in(groups: Sequence[Group]) -> list[tuple[tuple[str | int, ...], st
         wrong = _wrong_name(group.name, seen)
         if wrong:
             found.append(((*place, "name"), wrong))
-        seen.setdefault(group.file_name.casefold(), group.name)
+        seen.setdefault(_key(group), group.name)
         if group.kind not in KINDS:
             found.append(((*place, "kind"), f"{group.kind!r} is not one of {', '.join(KINDS)}"))
         if group.colour and not _COLOUR.fullmatch(group.colour):
@@ -180,12 +180,17 @@ def _wrong_name(name: str, seen: Mapping[str, str]) -> str:
             f"{name!r} makes no file name; use up to {LONGEST} letters, digits, spaces and . + - _, "
             "a letter or digit first"
         )
-    file_name = Group(name).file_name.casefold()
-    if file_name in RESERVED:
+    key = _key(Group(name))
+    if key in RESERVED:
         return f"{name!r} is a word with a meaning of its own; choose another, such as {name}-like"
-    if file_name in seen:
-        return f"{name!r} and {seen[file_name]!r} would be the same file name; rename one, or join them"
+    if key in seen:
+        return f"{name!r} and {seen[key]!r} would be the same file name; rename one, or join them"
     return ""
+
+
+def _key(group: Group) -> str:
+    """What tells groups apart: of some disks capitals do not, and copick writes spaces and ``_`` as ``-``."""
+    return re.sub(r"[_-]+", "-", group.file_name.casefold()).strip("-.")
 
 
 def _wrong_number(number: int, name: str, owner: Mapping[int, str]) -> str:

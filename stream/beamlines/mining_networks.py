@@ -195,6 +195,9 @@ class Networks:
         bench, s = session.benches.now, self._clusters
         if not s.retrain or self._codes.gave_up or self.wanted is not None or bench.assigns is None:
             return False
+        if self._model.posed not in (None, bench.codec.posed):
+            # What is kept is turned another way than what the network learned from.
+            return False
         kept = session.records.kept()
         used = max((int(about.get("kept", 0)) for about, _ in self._codes.last()), default=0)
         return kept >= s.retrain_at and (used == 0 or (kept >= 2 * used and used < s.keep_most))

@@ -104,7 +104,7 @@ class Records:
         codes: list[Floats] = []
         before: list[Floats] = []
         after: list[Floats] = []
-        for found in self._all():
+        for found in self._all(codec.sha256):
             if stop():
                 return None
             own = found.picked.codes
@@ -197,11 +197,11 @@ class Records:
             except BadData as error:
                 log.warning("%s", error.detail)
 
-    def _all(self) -> Iterator[MinedTomogram]:
-        """All records, with codes and what they keep."""
+    def _all(self, network: str = "") -> Iterator[MinedTomogram]:
+        """All records, with codes, and what they keep: most of their bytes, so not those of ``network``."""
         for entry in self.entries:
             try:
-                yield record.read(entry.path, kept=True, slices=False)
+                yield record.read(entry.path, kept=entry.network != network, slices=False)
             except BadData as error:
                 log.warning("%s", error.detail)
 
