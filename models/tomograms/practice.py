@@ -16,9 +16,10 @@ from .bundles import EDGE, VOXEL_A
 from .dog import DogOptions, pick
 from .pose import Poses, posed_boxes, poses
 from .scene import SceneOptions
-from .simulator import Simulated, simulate
+from .simulator import simulate
 from .statistics import statistics
 from .told import Progress, Stop, Told
+from .truth import groups_near
 from .volume import ArrayVolume, Floats, Volume
 from .working import Working
 
@@ -26,10 +27,6 @@ Rows = npt.NDArray[np.intp]
 
 LEAST = 16
 _AT_ONCE = 64
-_NEAR = 4
-"""Voxels around a pick in which its class is looked for."""
-_LEAST = 0.1
-"""Share of them that a class must have, else it is the background."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +169,7 @@ def _of_simulated(seed: int, options: PracticeOptions) -> Sample:
         seen[good].astype(np.float16),
         np.zeros(int(good.sum()), np.int64),
         clean[good].astype(np.float16),
-        _classes(made, xyz[good]),
+        groups_near(made.labels, xyz[good]),
         f"simulated tomograms, SNR {options.snr[0]:g} to {options.snr[1]:g}",
     )
 
@@ -197,14 +194,3 @@ def _seen(volume: Volume, xyz: Floats, options: PracticeOptions) -> tuple[Floats
     turned = poses(seen)
     seen, good = posed_boxes(volume, xyz, turned, options.edge)
     return seen, good, turned
-
-
-def _classes(made: Simulated, xyz: Floats) -> npt.NDArray[np.uint8]:
-    """The most frequent class but the background within a few voxels of each position."""
-    found = np.zeros(len(xyz), np.uint8)
-    for row, (x, y, z) in enumerate(np.rint(xyz).astype(int).tolist()):
-        near = made.labels[tuple(slice(max(at - _NEAR, 0), at + _NEAR + 1) for at in (z, y, x))]
-        counts = np.bincount(near.ravel(), minlength=len(made.classes))
-        best = int(np.argmax(counts[1:])) + 1
-        found[row] = best if counts[best] >= _LEAST * near.size else 0
-    return found

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from .labels import IGNORED
+from .segment_report import overlap as confusion
 from .simulator import Simulated
 from .volume import Floats
 
@@ -58,12 +60,15 @@ def groups_at(made: Simulated, xyz: npt.ArrayLike) -> Labels:
 
 
 def groups_near(truth: Labels, xyz: npt.ArrayLike) -> Labels:
-    """The group of each position (n, 3), x, y, z in voxels: that of most voxels near it, the background left out."""
+    """The group of each position (n, 3), x, y, z in voxels: that of most voxels near it, the background left out.
+
+    Of label values of classes, ``truth`` (z, y, x) gives classes.
+    """
     places = np.rint(np.asarray(xyz)).astype(int).reshape(-1, 3)
     found = np.zeros(len(places), np.uint8)
     for row, (x, y, z) in enumerate(places.tolist()):
         near = truth[tuple(slice(max(at - NEAR, 0), at + NEAR + 1) for at in (z, y, x))]
-        counts = np.bincount(near.ravel(), minlength=len(GROUPS) + 1)
+        counts = np.bincount(near.ravel(), minlength=2)
         best = 1 + int(np.argmax(counts[1:]))
         found[row] = best if counts[best] >= LEAST * near.size else 0
     return found
@@ -120,7 +125,5 @@ def overlap(found: Labels, truth: Labels, counted: Flags | None = None) -> npt.N
 
     ``counted``: which voxels count, all of them without it.
     """
-    some = (found.ravel(), truth.ravel()) if counted is None else (found[counted], truth[counted])
-    n = len(GROUPS) + 1
-    table = np.bincount(some[1].astype(np.intp) * n + some[0], minlength=n * n).reshape(n, n)
-    return np.stack([np.diag(table), table.sum(0), table.sum(1)], 1)[1:].astype(np.int64)
+    known = truth if counted is None else np.where(counted, truth, np.uint8(IGNORED))
+    return confusion(found, known, len(GROUPS) + 1)[1:]
