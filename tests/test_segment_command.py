@@ -19,7 +19,7 @@ import torch
 import typer
 from beamsieve.models.bundle import read_card
 from beamsieve.models.tomograms import segment_practice, segment_set, segment_train
-from beamsieve.models.tomograms.book import NAME, Clusters, write_clusters
+from beamsieve.models.tomograms.book import NAME, Clusters, read_clusters, write_clusters
 from beamsieve.models.tomograms.bundles import save_codec
 from beamsieve.models.tomograms.codec import Codec
 from beamsieve.models.tomograms.dog import DogOptions
@@ -31,7 +31,7 @@ from beamsieve.stream.commands import segment as command
 from beamsieve.stream.commands import train_segments as training
 from beamsieve.stream.commands.segment import segment
 from beamsieve.stream.commands.segment_run import session_miner
-from beamsieve.stream.commands.segment_session import marked_session
+from beamsieve.stream.commands.segment_session import marked_in, marked_session, records_to_use
 from beamsieve.stream.commands.segment_training import START
 from beamsieve.stream.commands.train_segments import train_segments
 from beamsieve.stream.formats.mrc_write import MrcWriter
@@ -128,6 +128,29 @@ def run(what: Callable[..., None], *arguments: object) -> Result:
     app = typer.Typer()
     app.command()(what)
     return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_the_network_before_encoded_is_trained_on_too(made: Path, tmp_path: Path, gone: bool) -> None:
+    """The daemon trains its network further: records of before have codes of another, and numbers that followed."""
+    session = tmp_path / "out"
+    shutil.copytree(made / "out", session)
+    clusters = read_clusters(session / NAME)
+    assert clusters is not None
+    for record in (session / "session").glob("*.h5"):
+        one = read(record, kept=True)
+        picked = replace(one.picked, codes=one.picked.codes[:, ::-1] + 7, cluster=np.full(len(one.picked), 3, "i4"))
+        path = Path("/nowhere") if gone else one.path
+        record.write_bytes(encode(replace(one, network_sha256="0" * 64, picked=picked, path=path), stem=one.name))
+    found = marked_session(session, device="cpu", threads=1)
+    paths = records_to_use(found)
+    assert len(paths) == 2
+    for path, marked in zip(paths, marked_in(found, paths), strict=True):
+        before = read(made / "out" / "session" / path.name)
+        assert (marked.working is None) == gone
+        np.testing.assert_allclose(marked.codes, before.picked.codes, atol=2e-2)
+        assert set(marked.values.tolist()) == {1}
+    assert len(segment_set.examples(marked_in(found, paths), 2, found.codec)) > 0
 
 
 def table(out: Path) -> dict[str, dict[str, str]]:

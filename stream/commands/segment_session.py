@@ -11,6 +11,7 @@ import numpy as np
 
 from ...models.tomograms.book import NAME, Clusters, ClustersError, read_clusters
 from ...models.tomograms.groups import Groups
+from ...models.tomograms.volume import Floats, Volume
 from ..errors import plain
 from ..flow.frame import BadData
 from ..formats.volumes import VolumeFile, open_volume
@@ -22,10 +23,13 @@ from .tomogram_records import Mined, codec_of
 
 if TYPE_CHECKING:
     from ...models.tomograms.codec import Codec
+    from ...models.tomograms.pose import Poses
     from ...models.tomograms.segment_set import Marked
 
 MOST_TOMOGRAMS = 24
 """Tomograms that a training reads; of more, those with the most marked sub-volumes."""
+AT_ONCE = 256
+"""Sub-volumes of a tomogram in memory, where they are encoded anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,14 +67,15 @@ def marked_session(directory: Path, *, device: str, threads: int | None) -> Mark
 
 
 def records_to_use(session: MarkedSession) -> list[Path]:
-    """Records of the clusters' network that have marked sub-volumes, those with the most first, at most 24.
+    """Records that have marked sub-volumes, those with the most first, at most 24.
 
-    Raises ``ValueError`` where there are none, ``BadData`` for a damaged one.
+    Those of a network that was in force before are among them, where it took the same sub-volumes. Raises
+    ``ValueError`` where there are none, ``BadData`` for a damaged one.
     """
     found = []
     for path in sorted((session.directory / RECORDS).rglob("*.h5")):
         one = read(path, slices=False)
-        if one.network_sha256 == session.clusters.network:
+        if (one.edge, one.working_voxel_a) == (session.codec.edge, session.codec.voxel_a):
             found.append((int(np.count_nonzero(_values(session, one))), path))
     used = [path for count, path in sorted(found, key=lambda pair: -pair[0]) if count]
     if not used:
@@ -99,8 +104,13 @@ def marked_in(session: MarkedSession, paths: Sequence[Path]) -> Iterator[Marked]
 
 
 def _values(session: MarkedSession, one: MinedTomogram) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """By the codes, not by what the record says: marks and clusters may be newer."""
-    return session.groups.values(session.clusters.assign(one.picked.codes)[0])
+    """By the codes, not by what the record says: marks and clusters may be newer.
+
+    Codes of another network say nothing; there the numbers that followed their clusters do.
+    """
+    if one.network_sha256 == session.clusters.network:
+        return session.groups.values(session.clusters.assign(one.picked.codes)[0])
+    return session.groups.values(np.where(np.isin(one.picked.cluster, session.clusters.ids), one.picked.cluster, 0))
 
 
 def _opened(session: MarkedSession, one: MinedTomogram) -> VolumeFile | None:
@@ -134,17 +144,43 @@ def _marked(session: MarkedSession, one: MinedTomogram, volume: VolumeFile | Non
         session.notes.append(f"{one.name}: is left out: it cannot be read, and its record keeps no sub-volumes")
         return None
     factor = scale_factor(one.voxel_a, one.working_voxel_a)
-    number = clusters.assign(picked.codes)[0]
+    poses = Poses(picked.rotation, picked.shift) if one.posed else None
+    xyz = ((picked.xyz + 0.5) / factor - 0.5).astype(np.float32)
+    kept = None if one.kept is None else one.kept.rows.astype(np.intp)
+    codes = picked.codes
+    if one.network_sha256 != clusters.network:
+        if working is None and one.kept is not None:
+            codes = session.codec.encode(one.kept.boxes.astype(np.float32))
+            xyz, poses = xyz[kept], None if poses is None else poses[kept]
+            kept = np.arange(len(one.kept))
+        elif working is not None:
+            codes = _encoded(session.codec, working, xyz, poses)
+    number = clusters.assign(codes)[0]
     row = np.searchsorted(clusters.ids, number, sorter=np.argsort(clusters.ids))
     centres = clusters.codes[np.argsort(clusters.ids)[np.minimum(row, len(clusters) - 1)]]
     return Marked(
         one.name,
-        ((picked.xyz + 0.5) / factor - 0.5).astype(np.float32),
-        picked.codes,
+        xyz,
+        codes,
         centres,
         session.groups.values(number),
-        poses=Poses(picked.rotation, picked.shift) if one.posed else None,
+        poses=poses,
         working=working,
-        rows=None if one.kept is None else one.kept.rows.astype(np.intp),
+        rows=kept,
         boxes=None if one.kept is None else one.kept.boxes,
     )
+
+
+def _encoded(codec: Codec, working: Volume, xyz: Floats, poses: Poses | None) -> Floats:
+    """Codes of sub-volumes that another network encoded before, some cut out at a time."""
+    from ...models.tomograms.boxes import boxes
+    from ...models.tomograms.pose import posed_boxes
+
+    found = []
+    for first in range(0, max(len(xyz), 1), AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        if poses is None:
+            found.append(codec.encode(boxes(working, xyz[some], codec.edge)[0]))
+        else:
+            found.append(codec.encode(posed_boxes(working, xyz[some], poses[some], codec.edge)[0]))
+    return np.concatenate(found)
