@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..formats.volumes import open_volume
 from ..sinks.tomograms.marks import GroupsFile
 from ..sinks.tomograms.mined import LabelFiles, MinedTomogram
+from ..sinks.tomograms.places import records_below
 from ..sinks.tomograms.record import read
 
 Labels = npt.NDArray[np.uint8]
@@ -27,7 +28,7 @@ def records(mined: Path) -> list[MinedTomogram]:
     from ..flow.frame import BadData
 
     found = []
-    for path in sorted((mined / "session").rglob("*.h5")):
+    for path in records_below(mined):
         try:
             found.append(read(path, slices=False, codes=False))
         except BadData:

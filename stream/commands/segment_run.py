@@ -20,7 +20,7 @@ from ..sinks.picks.files import write_whole
 from ..sinks.tomograms.labels import planes, write_labels
 from ..sinks.tomograms.mined import MinedTomogram, Picked
 from ..sinks.tomograms.pictures import draw
-from ..sinks.tomograms.places import Places
+from ..sinks.tomograms.places import Places, records_below
 
 if TYPE_CHECKING:
     from ...models.tomograms.mine import Miner
@@ -181,13 +181,12 @@ def session_miner(session: MarkedSession, threads: int | None) -> Miner:
     """A miner that picks, and turns sub-volumes or not, as the session does: as its newest record says."""
     from ...models.tomograms.dog import DogOptions
     from ...models.tomograms.mine import MineOptions, Miner
-    from ..sinks.tomograms.places import RECORDS
     from ..sinks.tomograms.record import read
 
-    paths = sorted((session.directory / RECORDS).rglob("*.h5"), key=lambda path: path.stat().st_mtime)
+    paths = records_below(session.directory)
     dog, posed = DogOptions(), None
     if paths:
-        last = read(paths[-1], slices=False, codes=False)
+        last = read(max(paths, key=lambda path: path.stat().st_mtime), slices=False, codes=False)
         known = {name: float(value) for name, value in last.options.items() if name in DogOptions.__slots__}
         dog = DogOptions(**known, **({} if np.isnan(last.threshold) else {"threshold": last.threshold}))
         posed = last.posed

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...models.tomograms.book import NAME
-from ..sinks.tomograms.places import RECORDS
+from ..sinks.tomograms.places import RECORDS, records_below
 from ..sinks.tomograms.record import read, read_kept
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def records_in(directory: Path) -> list[Mined]:
 
     Raises ``ValueError`` where there are none.
     """
-    folder = directory / RECORDS
-    paths = sorted(folder.rglob("*.h5")) if folder.is_dir() else []
+    paths = records_below(directory)
     if not paths:
         raise ValueError(
-            f"{directory}: holds no mined tomograms ({folder}/*.h5); name the folder that they were mined to"
+            f"{directory}: holds no mined tomograms ({directory / RECORDS}/*.h5); name the folder that they were mined "
+            "to"
         )
     found = []
     for path in paths:

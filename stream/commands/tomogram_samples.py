@@ -15,7 +15,7 @@ from ...models.tomograms.practice import PracticeOptions, Sample, simulated_samp
 from ...models.tomograms.recipes import Options
 from ...models.tomograms.told import Progress, Stop
 from ..formats.volumes import open_volume
-from ..sinks.tomograms.places import RECORDS
+from ..sinks.tomograms.places import RECORDS, records_below
 from ..sinks.tomograms.record import read
 
 CHECK_SEED = 2000
@@ -87,7 +87,7 @@ def _of_path(
 
 def _of_session(directory: Path, wanted: PracticeOptions) -> Iterator[Sample]:
     """What a session kept, a tomogram each. Raises ``ValueError`` where it is of another kind than is wanted."""
-    records = sorted((directory / RECORDS).rglob("*.h5")) if (directory / RECORDS).is_dir() else []
+    records = records_below(directory)
     if not records:
         raise ValueError(f"{directory}: holds no mined tomograms ({directory / RECORDS}/*.h5); name a session's folder")
     found = 0

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from ...formats import copick
 from ..picks.places import safe, stem_of
 
-__all__ = ["RECORDS", "Places", "file_name", "safe", "stem_of"]
+__all__ = ["RECORDS", "Places", "file_name", "records_below", "safe", "stem_of"]
 
 RECORDS = "session"
 LABELS = "labels"
@@ -84,6 +84,11 @@ class Places:
     def copick(self) -> Path:
         """The root of copick's overlay."""
         return self.directory / "copick"
+
+
+def records_below(directory: Path) -> list[Path]:
+    """The records of the session in ``directory``, by name; none where there is no session."""
+    return sorted((directory / RECORDS).rglob("*.h5"))
 
 
 def file_name(name: str) -> str:
