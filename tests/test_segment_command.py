@@ -28,11 +28,11 @@ from beamsieve.models.tomograms.nets import Autoencoder3D
 from beamsieve.models.tomograms.scene import CLASSES, SceneOptions
 from beamsieve.models.tomograms.segment_train import CHECKPOINT
 from beamsieve.stream.commands import segment as command
+from beamsieve.stream.commands import segment_training
 from beamsieve.stream.commands import train_segments as training
 from beamsieve.stream.commands.segment import segment
 from beamsieve.stream.commands.segment_run import session_miner
 from beamsieve.stream.commands.segment_session import marked_in, marked_session, records_to_use
-from beamsieve.stream.commands.segment_training import START
 from beamsieve.stream.commands.train_segments import train_segments
 from beamsieve.stream.formats.mrc_write import MrcWriter
 from beamsieve.stream.formats.volumes import open_volume
@@ -42,6 +42,7 @@ from beamsieve.stream.sinks.tomograms.places import Places
 from beamsieve.stream.sinks.tomograms.record import encode, read
 from typer.testing import CliRunner, Result
 
+START = "taught-here"
 EDGE, VOXEL_A, SHAPE = 16, 14.2, (36, 44, 52)
 QUICK = ("--most", "5", "--epochs", "1", "--threads", "1", "--device", "cpu")
 PLACES = [(12, 12, 12), (38, 14, 20), (14, 32, 24), (40, 32, 14)]
@@ -52,6 +53,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small windows and a thin network: what is told, written and refused does not depend on them."""
     monkeypatch.setattr(segment_set, "SetOptions", partial(segment_set.SetOptions, edge=24))
     monkeypatch.setattr(segment_train, "Options", partial(segment_train.Options, channels=4))
+    # What ships is wider.
+    monkeypatch.setattr(segment_training, "START", START)
 
 
 def write(path: Path, seed: int) -> Path:
