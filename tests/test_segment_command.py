@@ -53,6 +53,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small windows and a thin network: what is told, written and refused does not depend on them."""
     monkeypatch.setattr(segment_set, "SetOptions", partial(segment_set.SetOptions, edge=24))
     monkeypatch.setattr(segment_train, "Options", partial(segment_train.Options, channels=4))
+    # The layers that ship are as wide as the published network's.
+    monkeypatch.setattr(segment_training, "START", "start-of-a-test")
     # What ships is wider.
     monkeypatch.setattr(segment_training, "START", START)
 
@@ -336,15 +338,15 @@ def test_simulated_tomograms_teach_what_a_session_begins_with(
 ) -> None:
     small = SceneOptions(shape=(32, 48, 48), vesicles=(1, 1), gold=(1, 1), margin=8)
     monkeypatch.setattr(segment_practice, "PracticeOptions", partial(segment_practice.PracticeOptions, scene=small))
-    first = run(train_segments, "--simulated", "2", "--out", tmp_path / "net", *QUICK, "--name", START)
+    first = run(train_segments, "--simulated", "2", "--out", tmp_path / "net", *QUICK, "--name", segment_training.START)
     assert first.exit_code == 0, first.output
-    card = read_card(tmp_path / "net" / f"{START}.pt")
+    card = read_card(tmp_path / "net" / f"{segment_training.START}.pt")
     assert card.output.classes == CLASSES
     assert card.training["labels"] == "truth of simulated tomograms"
     monkeypatch.setenv("BEAMSIEVE_MODELS", str(tmp_path / "net"))
     again = run(train_segments, made / "out", "--out", tmp_path / "a", *QUICK)
     assert again.exit_code == 0, again.output
-    assert read_card(tmp_path / "a" / "segments.pt").training["start"] == START
+    assert read_card(tmp_path / "a" / "segments.pt").training["start"] == segment_training.START
     bare = run(train_segments, made / "out", "--out", tmp_path / "b", *QUICK, "--from", "none")
     assert bare.exit_code == 0, bare.output
     assert read_card(tmp_path / "b" / "segments.pt").training["start"] == ""
