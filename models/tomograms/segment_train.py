@@ -43,7 +43,7 @@ BETAS = (0.9, 0.99)
 CHECKPOINT = "checkpoint.pt"
 HEAD_RATE = 5.0
 """Of the rate, where only the last layer learns."""
-BALANCE = (0.5, 0.15)
+BALANCE = (0.5, 0.2)
 """For all layers, and for the last one alone."""
 _STEPS = 24
 """At least so many steps in an epoch, where the published batch would leave fewer."""
@@ -56,7 +56,7 @@ class Options:
     ``epochs``: at most; ``patience``: epochs without a better one after which it ends; ``minutes``: after which it
     ends, 0 for no limit. ``batch``: windows per step, 0: up to the published 128, fewer where an epoch would have less
     than 24 steps. ``rate`` of Adam. ``balance``: power of the inverse frequency that weighs a class; None: 0.5, or
-    0.15 where only the head learns (chosen on simulated validation tomograms). ``margin``: voxels
+    0.2 where only the head learns (chosen on simulated validation tomograms). ``margin``: voxels
     at the faces of a window that are not counted, because zeros lie beside them. ``held``: share of validation windows.
     ``start``: a bundle to begin with (``segment_start``); nothing: random weights, as published. ``tune``: ``all``
     layers, or the ``head``: the last one, at five times the rate; ``auto``: the head of a segmentation to begin with,

@@ -149,7 +149,7 @@ def _marked(session: MarkedSession, one: MinedTomogram, volume: VolumeFile | Non
     kept = None if one.kept is None else one.kept.rows.astype(np.intp)
     codes = picked.codes
     if one.network_sha256 != clusters.network:
-        if working is None and one.kept is not None:
+        if working is None and one.kept is not None and kept is not None:
             codes = session.codec.encode(one.kept.boxes.astype(np.float32))
             xyz, poses = xyz[kept], None if poses is None else poses[kept]
             kept = np.arange(len(one.kept))
