@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from beamsieve.stream.beamlines.mining_blobs import MiningBlobs
 from beamsieve.stream.beamlines.page_mining import MiningPage
 from beamsieve.stream.beamlines.page_mining_panel import mining_json
 from beamsieve.stream.beamlines.page_mining_rows import TomogramRows, names_of, per_hour
-from beamsieve.stream.flow.frame import Frame, Key, Outcome, Result, RunStart
+from beamsieve.stream.flow.frame import Frame, Key, Outcome, Result
 from beamsieve.stream.flow.metrics import Metrics
 from beamsieve.stream.flow.mined import Mined
 from beamsieve.stream.flow.yields import Waiting
@@ -135,31 +135,14 @@ def test_a_snapshot_and_facts_have_what_browsers_read(session: Session) -> None:
     assert session.page.pictures(0) == ()
 
 
-def test_rows_come_from_the_pipeline_and_from_before_the_start(tmp_path: Path) -> None:
-    session = Session(tmp_path, earlier=lambda: [row(1), row(2, picks=7)])
-    watch = session.page.watch
+def test_rows_come_from_the_pipeline(session: Session) -> None:
+    session.page.add(row(1))
+    session.page.add(row(2, picks=7))
     frame = Frame(Key("session", 0), np.zeros((1, 1), np.float32), 0.0, 0.0)
     result = Result(frame, Outcome.ACCEPTED, 1.0, "mining", 1.0, {"row": row(2, picks=200)})
-    assert watch.write([result, replace(result, found={})]) == ()
-    watch.start(RunStart("session", {}))
-    watch.flush()
-    session.page._reader.join(5.0)
+    assert session.page.watch.write([result, replace(result, found={})]) == ()
+    session.page.watch.flush()
     assert [(one.name, one.picks) for one in session.page.rows.all()] == [("1.mrc", 100), ("2.mrc", 200)], "newer stays"
-    watch.close()
-    session.page.open()
-    assert session.page._reader.is_alive() is False
-
-
-def test_a_page_whose_records_cannot_be_read_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def earlier() -> Sequence[Tomogram]:
-        raise OSError("gone")
-
-    session = Session(tmp_path, earlier=earlier)
-    session.page.open()
-    session.page._reader.join(5.0)
-    assert "cannot be read" in caplog.text
-    session.page.add(row(1))
-    assert session.page.snapshot()["totals"]["tomograms"] == 1
 
 
 def test_files_that_wait_are_told(tmp_path: Path) -> None:
@@ -217,9 +200,9 @@ def test_drift_is_told_of_one_network() -> None:
 
 def test_rows_are_bounded_and_totals_are_not() -> None:
     rows = TomogramRows(most=3)
-    for i in range(5):
-        rows.put(row(i))
-    rows.restore([row(9)])
+    several = [row(i) for i in range(5)]
+    for one in [*several, *several, row(0)]:
+        rows.put(one)
     assert [one.id for one in rows.all()] == ["t2", "t3", "t4"]
     totals = rows.totals([], SINCE)
     assert (totals["tomograms"], totals["subvolumes"]) == (5, 500)
@@ -228,6 +211,20 @@ def test_rows_are_bounded_and_totals_are_not() -> None:
     assert rows.version == version + 1, "a row that browsers have is another one"
     assert (rows.get("t3") or row(0)).picks == 50
     assert rows.get("t0") is None
+
+
+def test_rows_from_before_the_start_are_fetched_and_the_same_rows_are_not() -> None:
+    rows = TomogramRows()
+    several = [row(i) for i in range(3)]
+    rows.put(several[2])
+    version = rows.version
+    rows.put(several[0])
+    assert rows.version > version, "older than what browsers have: nobody tells them else"
+    version = rows.version
+    for one in several:
+        rows.put(one)
+    rows.put(row(3))
+    assert rows.version == version + 1, "one was new, and not the newest"
 
 
 def test_tomograms_per_hour() -> None:

@@ -168,8 +168,6 @@ def build(settings: CryoetMining, where: Where, config: str = "") -> Daemon:
 
     def then() -> None:
         mining.live.open()
-        if page is not None:
-            page.open()
         control.restore()
 
     pipeline = mining.pipeline(source, [*listeners, Apart(MiningWake(mining.live), metrics)], then)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ... import __version__
-from ..flow.frame import Failure, Result, RunStart
+from ..flow.frame import Failure, Result
 from ..flow.metrics import Metrics
 from ..flow.ports import Listener
 from ..live.changes import Changes
@@ -20,8 +18,6 @@ from .mining_blobs import BLOBS, MiningBlobs
 from .page_mining_panel import CLUSTER, MiningPanel
 from .page_mining_rows import MOST_ROWS, TomogramRows, names_of, row_json
 
-log = logging.getLogger(__name__)
-
 SHOWN_ROWS = 20
 WAITING_FILES = 50
 
@@ -31,10 +27,6 @@ class MiningWatch(Listener):
 
     def __init__(self, page: MiningPage, describe: Callable[[Result], Tomogram | None]) -> None:
         self._page, self._describe = page, describe
-
-    def start(self, mark: RunStart) -> None:  # noqa: ARG002 - the session is the same for all runs
-        """A run begins."""
-        self._page.open()
 
     def write(self, results: Sequence[Result]) -> Sequence[Failure]:
         """A row each, of those that were mined."""
@@ -47,17 +39,12 @@ class MiningWatch(Listener):
         """Called about every second: note the counters, for rates over the last seconds."""
         self._page.common.tick()
 
-    def close(self) -> None:
-        """The pipeline is over."""
-        self._page.close()
-
 
 class MiningPage(Page):
     """Implements ``Page``; see there who calls what. ``watch`` goes into the pipeline's sinks, after what writes files.
 
     ``levers``, ``changes``: the clusters, and the log that groups of them are written to. ``describe``: the row of a
-    result, None where it has none. ``earlier``: rows of what was mined before the start, asked once, in a thread of its
-    own. ``waiting``: files that wait as (name, reason, seconds).
+    result, None where it has none. ``waiting``: files that wait as (name, reason, seconds).
     """
 
     beamline = "cryoet_mining"
@@ -70,7 +57,6 @@ class MiningPage(Page):
         levers: MiningLevers,
         changes: Changes,
         describe: Callable[[Result], Tomogram | None],
-        earlier: Callable[[], Iterable[Tomogram]] = tuple,
         waiting: Callable[[], Sequence[tuple[str, str, float]]] = tuple,
         most_rows: int = MOST_ROWS,
         wall: Callable[[], float] = time.time,
@@ -81,26 +67,13 @@ class MiningPage(Page):
         self.panel = MiningPanel(levers, changes)
         self.watch = MiningWatch(self, describe)
         self._blobs = MiningBlobs(self.rows.get)
-        self._earlier, self._waiting, self._wall = earlier, waiting, wall
-        self._over = threading.Event()
-        self._reader = threading.Thread(target=self._read, name="live records", daemon=True)
+        self._waiting, self._wall = waiting, wall
         self._groups: object = None
 
     # From the pipeline
 
-    def open(self) -> None:
-        """Begin to read what is stored. More than once does no harm."""
-        if self._reader.ident is None and not self._over.is_set():
-            self._reader.start()
-
-    def close(self) -> None:
-        """Read nothing more; what is known stays."""
-        self._over.set()
-        if self._reader.ident is not None:
-            self._reader.join(5.0)
-
     def add(self, found: Tomogram) -> None:
-        """A tomogram was mined, or its record was written again (a new clustering): its row. Returns at once."""
+        """A tomogram was mined, now or before the start, or its record was written again: its row. Returns at once."""
         self.rows.put(found)
 
     # For the server
@@ -157,19 +130,6 @@ class MiningPage(Page):
                 self.rows.tell()
             self._groups = names
         return self.rows.version
-
-    def _read(self) -> None:
-        def some() -> Iterable[Tomogram]:
-            for one in self._earlier():
-                if self._over.is_set():
-                    return
-                yield one
-
-        try:
-            self.rows.restore(some())
-        except Exception:
-            # The page is of use without them.
-            log.exception("earlier tomograms cannot be read; the page shows those that come from now on")
 
     def _waits(self) -> JSON:
         waits = None if self.metrics.mined is None else self.metrics.mined.waiting()

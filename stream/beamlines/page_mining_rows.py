@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from ..live.common import finite
 from ..live.mining_view import Group, Tomogram
@@ -14,14 +13,6 @@ from ..live.page import JSON
 
 MOST_ROWS = 2000
 HOUR_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Left:
-    """What rows that had to leave still count for."""
-
-    tomograms: int = 0
-    picks: int = 0
 
 
 class TomogramRows:
@@ -34,27 +25,29 @@ class TomogramRows:
         self._most = most
         self._lock = threading.Lock()
         self._rows: dict[str, Tomogram] = {}
-        self._left = _Left()
+        #: Sub-volumes of tomograms whose rows had to leave, and the age of the last of these.
+        self._left: dict[str, int] = {}
+        self._gone = self._newest = (-math.inf, "")
         self.version = 0
 
     def put(self, found: Tomogram) -> None:
-        """Take in a tomogram, in place of an older one of its name."""
+        """Take in a tomogram, in place of an older one of its name; the same row again changes nothing."""
         with self._lock:
-            self.version += self._rows.pop(found.name, None) is not None
+            old = self._rows.get(found.name)
+            if old is found:
+                return
+            if _age(found) <= self._gone and found.name in self._left:
+                self._left[found.name] = found.picks
+                return
+            # Browsers are told of the newest rows only.
+            self.version += old is not None or _age(found) < self._newest
+            self._newest = max(self._newest, _age(found))
+            self._left.pop(found.name, None)
             self._rows[found.name] = found
             while len(self._rows) > self._most:
                 oldest = min(self._rows.values(), key=_age)
-                self._left = _Left(self._left.tomograms + 1, self._left.picks + oldest.picks)
+                self._left[oldest.name], self._gone = oldest.picks, _age(oldest)
                 del self._rows[oldest.name]
-
-    def restore(self, found: Iterable[Tomogram]) -> None:
-        """Take in those that were stored before the start; a row of that name that is there already is newer."""
-        for one in found:
-            with self._lock:
-                if one.name in self._rows or len(self._rows) >= self._most:
-                    continue
-                self._rows[one.name] = one
-        self.tell()
 
     def tell(self) -> None:
         """Older rows have changed: browsers shall fetch them anew."""
@@ -76,7 +69,9 @@ class TomogramRows:
         ``error``: of the reconstruction, of the ``last`` tomogram, the ``median`` of all that the same network made,
         and how the last stands to it (``ratio``). ``per_hour``: tomograms, of the last hour.
         """
-        rows, left = self.all(), self._left
+        rows = self.all()
+        with self._lock:
+            left = list(self._left.values())
         counts = dict.fromkeys((*(group.name for group in groups), ""), 0)
         names = names_of(groups)
         for row in rows:
@@ -85,8 +80,8 @@ class TomogramRows:
         errors = _errors(rows)
         median = statistics.median(errors) if errors else None
         return {
-            "tomograms": len(rows) + left.tomograms,
-            "subvolumes": sum(row.picks for row in rows) + left.picks,
+            "tomograms": len(rows) + len(left),
+            "subvolumes": sum(row.picks for row in rows) + sum(left),
             "by_class": [{"name": name, "count": n} for name, n in counts.items()],
             "error": {
                 "last": errors[-1] if errors else None,

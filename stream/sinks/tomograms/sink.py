@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ...flow.frame import BadData, Failure, Result, RunEnd, RunStart
 from ...flow.ports import Facts, NoFacts
@@ -254,11 +253,3 @@ def _make(directory: Path) -> None:
         raise OSError(f"{directory}: cannot be made ({error.strerror}); {remedy}") from None
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(f"{directory}: may not be written; {remedy}")
-
-
-def of_result(found: Mapping[str, Any]) -> MinedTomogram:
-    """The tomogram in a result's ``found``; ``KeyError`` where it holds none."""
-    tomogram = found["tomogram"]
-    if not isinstance(tomogram, MinedTomogram):
-        raise KeyError("tomogram")
-    return tomogram
