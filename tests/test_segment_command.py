@@ -54,7 +54,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment_set, "SetOptions", partial(segment_set.SetOptions, edge=24))
     monkeypatch.setattr(segment_train, "Options", partial(segment_train.Options, channels=4))
     # The layers that ship are as wide as the published network's.
-    monkeypatch.setattr(segment_training, "START", "start-of-a-test")
     # What ships is wider.
     monkeypatch.setattr(segment_training, "START", START)
 
