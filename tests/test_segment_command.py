@@ -53,7 +53,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small windows and a thin network: what is told, written and refused does not depend on them."""
     monkeypatch.setattr(segment_set, "SetOptions", partial(segment_set.SetOptions, edge=24))
     monkeypatch.setattr(segment_train, "Options", partial(segment_train.Options, channels=4))
-    # The layers that ship are as wide as the published network's.
     # What ships is wider.
     monkeypatch.setattr(segment_training, "START", START)
 
