@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,28 @@ def test_numbers_and_marks_follow_into_another_network(tmp_path: Path, networks:
     assert (found.network, found.version, found.ids.tolist()) == (other.sha256, 2, [3, 1, 2])
     record = read(Places(tmp_path).record("TS_01"), slices=False)
     assert record.picked.label.tolist() == [1] * 20 + [0] * 12 + [2] * 30
+
+
+def test_marks_reach_what_the_network_before_encoded(tmp_path: Path, networks: list[Codec]) -> None:
+    one, other = networks
+    mine(tmp_path, "TS_01", one, (8, 6, 4))
+    done(tmp_path, "--k", 3, "--bundle", one.bundle.path)
+    path = Places(tmp_path).record("TS_01")
+    before = read(path, kept=True)
+    # As the daemon leaves it when the network was trained further: the numbers followed, the codes are of before.
+    path.write_bytes(encode(replace(before, network_sha256=other.sha256, network=other.name), stem="TS_01"))
+    mine(tmp_path, "TS_02", one, (4, 4, 4))
+    done(tmp_path, "--mark", "plane=1")
+    for name in ("TS_01", "TS_02"):
+        found = read(Places(tmp_path).record(name)).picked
+        assert ((found.label == 1) == (found.cluster == 1)).all()
+        assert found.label.any()
+    (tmp_path / "settings.json").write_text("{")
+    version = clusters_in(tmp_path).version
+    refused(
+        2, "settings.json: cannot be used (Invalid JSON", tmp_path, "--network", "net-1", "--bundle", one.bundle.path
+    )
+    assert clusters_in(tmp_path).version == version
 
 
 def test_what_cannot_be_done_is_said_in_a_line(tmp_path: Path, networks: list[Codec]) -> None:

@@ -121,6 +121,31 @@ def test_clusters_are_made_grow_and_keep_their_numbers(tmp_path: Path, nets: Pat
     assert again.clustered_at == keeper.clustered_at
 
 
+def test_groups_that_cannot_be_read_at_a_start_take_no_class_from_records(
+    tmp_path: Path, nets: Path, codec: Codec
+) -> None:
+    clock = Clock()
+    (tmp_path / "out").mkdir()
+    fill(tmp_path, codec, 1, 2)
+    keeper = session(tmp_path, nets / "tiny.pt", clock, **CALM)
+    settle(keeper, clock)
+    mark(keeper)
+    settle(keeper, clock)
+    before = [one.counts for one in records(tmp_path)]
+    file = tmp_path / "out" / "groups.yaml"
+    good = file.read_text()
+    file.write_text(good.replace("name:", "nmae:"))
+    fill(tmp_path, codec, 3, 4, 5)
+    again = session(tmp_path, nets / "tiny.pt", clock, **CALM)
+    settle(again, clock)
+    assert "did you mean name?" in again.errors["groups"]
+    assert [one.counts for one in records(tmp_path)][:2] == before
+    file.write_text(good)
+    settle(again, clock)
+    assert (again.errors, again.idle) == ({}, True)
+    assert all(one.counts["blob"] for one in records(tmp_path))
+
+
 def test_a_kill_between_clusters_and_records_is_mended_at_the_next_start(
     tmp_path: Path, nets: Path, codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

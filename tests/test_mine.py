@@ -129,6 +129,16 @@ def test_mistakes_are_one_line_and_exit_2(
     assert not (tmp_path / "out").exists()
 
 
+def test_groups_that_cannot_be_read_are_a_mistake_and_change_nothing(tmp_path: Path, bundle: Path) -> None:
+    write(tmp_path / "in" / "t1.mrc", 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "groups.yaml").write_text("groups:\n  - {nmae: a, clusters: [1]}\n")
+    result = CliRunner().invoke(app, words(tmp_path, bundle))
+    assert result.exit_code == 2, result.output
+    assert "groups.yaml:2: groups.0.nmae: unknown; did you mean name?" in result.output
+    assert not (tmp_path / "out" / "session").exists()
+
+
 def test_a_name_that_is_no_text_and_voxels_that_are_no_numbers_are_said(
     tmp_path: Path, bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

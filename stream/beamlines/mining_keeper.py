@@ -138,10 +138,14 @@ class Keeper:
     def idle(self) -> bool:
         """Whether nothing is left to do but trainings."""
         bench = self.benches.now
-        return self.why() is None and not self.records.stale(bench.assigns, self.marks.groups)
+        stale = not self.marks.unread and self.records.stale(bench.assigns, self.marks.groups)
+        return self.why() is None and not stale
 
     def why(self) -> str | None:
         """Why clusters are to be made anew, if they are."""
+        if self.marks.unread:
+            # Marks would not follow the clusters, and what the records say of classes would be gone.
+            return None
         bench, first = self.benches.now, self.settings.first_at
         codec = self.networks.wanted or bench.codec
         usable = self.records.usable(codec.sha256)
@@ -226,6 +230,8 @@ class Keeper:
     def _relabel_one(self) -> bool:
         """Bring one record up to date with clusters and marks."""
         bench = self.benches.now
+        if self.marks.unread:
+            return False
         for entry in self.records.stale(bench.assigns, self.marks.groups):
             assert bench.clusters is not None
             try:

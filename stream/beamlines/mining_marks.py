@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 class Marks:
     """The groups as they are. Any thread. ``known``: asks for the numbers of the clusters that there are now.
 
-    While the file cannot be used, the groups before hold, and ``error`` says why.
+    While the file cannot be used, the groups before hold, and ``error`` says why. ``unread``: there were none before,
+    so that nobody knows what is marked.
     """
 
     def __init__(self, directory: Path, known: Callable[[], Collection[int]]) -> None:
@@ -29,6 +30,7 @@ class Marks:
         self._lock = threading.Lock()
         self.groups = Groups()
         self.error = ""
+        self.unread = True
 
     def look(self) -> bool:
         """Read the file again if it is another; whether groups are others now."""
@@ -38,7 +40,7 @@ class Marks:
             if not self._file.changed() and not self.error:
                 return False
             try:
-                self.groups, error = self._file.read(), ""
+                self.groups, error, self.unread = self._file.read(), "", False
             except GroupsError as wrong:
                 error = "; ".join(wrong.mistakes[:3])
             except OSError as wrong:

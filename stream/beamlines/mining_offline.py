@@ -16,7 +16,7 @@ from pydantic import Field
 from ..decode.tomograms import TomogramSettings
 from ..flow.frame import Failure, Result
 from ..flow.ports import Listener
-from ..flow.settings import Settings, Where
+from ..flow.settings import ConfigError, Settings, Where
 from ..formats.tomogram_names import unique_name
 from ..sinks.tomograms.marks import claimed
 from ..sinks.tomograms.mined import LabelFiles, MinedTomogram
@@ -110,6 +110,8 @@ def mine_files(
     """
     mining = Mining.of(settings, where, [])
     mining.work.restored(mining.store)
+    if mining.work.marks.error:
+        raise ConfigError([mining.work.marks.error])
     done = Done()
     todo, names = _todo(mining, settings, [path.resolve() for path in files], done)
     _run(mining, todo, names, done, progress, stop)

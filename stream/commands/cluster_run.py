@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from ...models.progress import Lines
 from ...models.tomograms.book import NAME, Clusters, ClustersError, Event, read_clusters, write_clusters
@@ -20,6 +21,7 @@ from ..flow.frame import BadData
 from ..sinks.picks.files import sweep
 from ..sinks.tomograms.again import noted_settings, relabel_and_export, write_session_tables
 from ..sinks.tomograms.marks import GroupsFile, claimed
+from ..sinks.tomograms.mined import MinedTomogram
 from ..sinks.tomograms.places import Places
 from ..sinks.tomograms.record import read
 from .cluster_marks import changes
@@ -74,6 +76,7 @@ def clustered(directory: Path, options: Options, stop: Callable[[], bool], progr
     with claimed(directory) as mine:
         if not mine:
             raise ValueError(f"{directory}: {DAEMON}, a daemon perhaps: it takes marks (--mark), or stop it first")
+        noted_settings(directory)  # a mistake in it is told before there is anything to write
         sweep(directory)
         old, file = _clusters(directory), GroupsFile(directory)
         records = of_one_network(records_in(directory), options.network)
@@ -134,7 +137,7 @@ def marked(
         if not mine:
             notes.append(f"{DAEMON} and takes the marks from {file.path}; records and {SHEET} follow")
             return Made(directory, clusters, groups, (), tuple(notes), 0, (), (file.path,))
-        records = [one for one in records_in(directory) if one.sha256 == clusters.network]
+        records = records_in(directory)
         _label(directory, records, clusters, groups, progress or Lines())
         sheets = tuple(write_sheets(directory, clusters, groups))
     return Made(directory, clusters, groups, (), tuple(notes), len(records), sheets, (file.path, *sheets))
@@ -167,8 +170,8 @@ def _label(directory: Path, records: Sequence[Mined], clusters: Clusters, groups
     for at, record in enumerate(records, 1):
         # By the codes it has now: it may have been mined again since it was read.
         now = read(record.path, slices=False)
-        if now.network_sha256 == clusters.network:
-            ids = clusters.assign(now.picked.codes)[0]
+        ids = _numbers(now, clusters)
+        if ids is not None:
             relabel_and_export(
                 record.path,
                 ids,
@@ -181,6 +184,15 @@ def _label(directory: Path, records: Sequence[Mined], clusters: Clusters, groups
             )
         progress("write classes", at, len(records))
     write_session_tables(settings, places)
+
+
+def _numbers(found: MinedTomogram, clusters: Clusters) -> npt.NDArray[np.int32] | None:
+    """Clusters of a record's sub-volumes; of a network before, the numbers that followed. None: it never had any."""
+    if found.network_sha256 == clusters.network:
+        return clusters.assign(found.picked.codes)[0]
+    if not found.clusters_version:
+        return None
+    return np.where(np.isin(found.picked.cluster, clusters.ids), found.picked.cluster, np.int32(0))
 
 
 def _unknown(path: Path, clusters: Clusters, groups: Groups) -> list[str]:

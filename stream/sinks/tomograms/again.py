@@ -119,6 +119,9 @@ def noted_settings(directory: Path) -> TomogramFiles:
     try:
         with contextlib.suppress(FileNotFoundError):
             found = TomogramFiles.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be used ({error}); remove it to go by the defaults") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:  # pydantic says it in several lines, the first of which says nothing
+        why = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+        raise ValueError(f"{path}: cannot be used ({why}); remove it to go by the defaults") from None
     return found.model_copy(update={"directory": directory})
