@@ -159,6 +159,10 @@ def test_one_that_is_pointed_at_is_shown_large(sheet: Sheet) -> None:
     assert greys == [view.projection.ravel().tolist(), *(one.ravel().tolist() for one in view.slices)]
     sheet.keys(sheet.tile(5), Keys.ARROW_RIGHT)
     assert sheet.text(".mine-peek h3") == "Cluster 6", "and the one that has the focus"
+    # What a browser says when another tile is scrolled below a mouse that lies still.
+    still = "new PointerEvent('pointerover', {bubbles: true, pointerType: 'mouse'})"
+    sheet.script(f"document.querySelectorAll('.mine-tile')[9].dispatchEvent({still})")
+    assert sheet.text(".mine-peek h3") == "Cluster 6", "where it lay before"
 
 
 def test_clusters_are_selected_by_clicks_and_marked_as_a_new_group(sheet: Sheet) -> None:

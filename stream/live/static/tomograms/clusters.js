@@ -86,6 +86,7 @@ class ClusterPanel {
   }
 
   look(id) {
+    if (id === this.looked) return;
     this.looked = id;
     this.tellLooked();
     this.pictures.ask();

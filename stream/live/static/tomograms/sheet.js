@@ -24,8 +24,7 @@ export class Sheet {
       for (const { target, isIntersecting } of entries) target.tile.seen = isIntersecting;
       given.seen();
     });
-    this.root.addEventListener("pointermove", (event) => event.pointerType !== "touch" && (this.#moved = performance.now()));
-    this.root.addEventListener("pointerover", (event) => event.target.closest(".mine-tile") && given.looked(event.target.closest(".mine-tile").tile.id));
+    this.root.addEventListener("pointermove", (event) => this.#point(event));
     this.root.addEventListener("pointerleave", () => {
       this.#moved = -Infinity;
       this.#arrange();
@@ -83,6 +82,14 @@ export class Sheet {
   anew() {
     this.#moved = -Infinity;
     this.root.replaceChildren();
+  }
+
+  // Not "pointerover": a mouse that lies still would speak for the tile that an arrow key scrolls below it.
+  #point(event) {
+    if (event.pointerType === "touch") return;
+    this.#moved = performance.now();
+    const tile = event.target.closest(".mine-tile")?.tile;
+    if (tile) this.given.looked(tile.id);
   }
 
   #add(id) {
