@@ -95,6 +95,21 @@ def test_volumes_are_laid_where_they_were_cut_out_and_the_brightest_wins() -> No
     assert not painter.labels(np.array([[200, 200, 200]]), 32).any()
 
 
+def test_decoded_volumes_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = Shapes(ball(3), ball(5))
+    xyz = np.random.default_rng(0).uniform(10, 70, (40, 3)).astype(np.float32)
+    kinds = np.arange(40) % 2
+    middle = np.rint(xyz[::2]).astype(int)
+    given = (xyz, (1 + kinds).astype(np.uint8), codec, SHARP, codes(*kinds), codes(*kinds), None)
+    whole = Painter(*given).labels(middle, 24)
+    monkeypatch.setattr("beamsieve.models.tomograms.labels._AT_ONCE", 2)
+    monkeypatch.setattr("beamsieve.models.tomograms.labels._MOST_KNOWN", 12)
+    painter = Painter(*given)
+    assert np.array_equal(painter.labels(middle, 24), whole)
+    assert len(np.unique(whole)) == 3
+    assert len(painter._known) < 20, "those that no window at hand needs are gone"
+
+
 def test_own_codes_or_those_of_the_centres_are_decoded() -> None:
     codec = Shapes(ball(3), ball(6))
     at, middle = np.array([[8, 8, 8]], np.float32), np.array([[8, 8, 8]])

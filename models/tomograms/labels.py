@@ -28,6 +28,8 @@ BACKGROUND = 0
 IGNORED = 255
 """Label of voxels that nobody knows anything of: they do not count in training."""
 _AT_ONCE = 64
+_MOST_KNOWN = 4000
+"""Decoded volumes in memory, 64 KiB each, beyond what the windows at hand need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +146,20 @@ class Painter:
             np.flatnonzero((np.abs(self._corner + size / 2 - (at + edge / 2)) < (size + edge) / 2).all(1))
             for at in first
         ]
-        self._decode(np.unique(np.concatenate(near)) if near else np.empty(0, np.intp))
-        for labels, at, rows in zip(found, first, near, strict=True):
-            best = np.full(labels.shape, self._options.level, np.float16)
-            for row in rows.tolist():
-                self._lay(row, labels, best, self._corner[row] - at)
+        # From plane to plane, so that windows side by side share what was decoded.
+        order = np.argsort(first[:, 2], kind="stable")
+        for start in range(0, len(order), _AT_ONCE):
+            some = order[start : start + _AT_ONCE].tolist()
+            self._decode(np.unique(np.concatenate([near[number] for number in some])))
+            for number in some:
+                self._paint(found[number], first[number], near[number])
         return found
+
+    def _paint(self, labels: Labels, first: npt.NDArray[np.intp], rows: npt.NDArray[np.intp]) -> None:
+        """The volumes ``rows`` into one window whose first voxel is ``first``."""
+        best = np.full(labels.shape, self._options.level, np.float16)
+        for row in rows.tolist():
+            self._lay(row, labels, best, self._corner[row] - first)
 
     def _lay(self, row: int, labels: Labels, best: Halves, offset: npt.NDArray[np.intp]) -> None:
         there, here = [], []
@@ -165,6 +175,8 @@ class Painter:
 
     def _decode(self, rows: npt.NDArray[np.intp]) -> None:
         """Have the volumes of ``rows`` as they lie in the tomogram."""
+        if len(self._known) + len(rows) > _MOST_KNOWN:
+            self._known = {row: self._known[row] for row in rows.tolist() if row in self._known}
         new = np.array([row for row in rows.tolist() if row not in self._known], np.intp)
         for start in range(0, len(new), _AT_ONCE):
             some = new[start : start + _AT_ONCE]

@@ -152,7 +152,7 @@ class Trainer:
     def best_epoch(self) -> int:
         """From 1; 0 before the first."""
         losses = [row["validation"] for row in self.history]
-        return 1 + int(np.argmin(losses)) if losses else 0
+        return 1 + int(np.argmin(np.nan_to_num(losses, nan=np.inf))) if losses else 0
 
     @property
     def over(self) -> bool:
