@@ -65,7 +65,7 @@ class SetOptions:
     """
 
     most: int = 1000
-    edge: int = 48
+    edge: int = 40
     background: float = 0.3
     jitter: int = 8
     seed: int = 1
