@@ -73,7 +73,7 @@ def settings(folder: Path, bundle: Path, **changes: Any) -> dict[str, Any]:
             "take": "tomograms",
             "settle_s": 0.0,
             "poll_s": 0.05,
-            "end_idle_s": 1.0,
+            "end_idle_s": 0.4,
             "retry_s": 0.1,
             "incomplete_s": 0.5,
             "attempts": 2,
