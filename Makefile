@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
+# Many tests wait for a process, a browser or a clock: two at a time halve the suite on two cores.
+TEST_JOBS ?= 2
 
 .PHONY: setup demo test check bench docs train-hits evaluate-hits train-particles evaluate-particles train-classes2d evaluate-classes2d train-tomograms evaluate-tomograms bench-gpu clean
 .DEFAULT_GOAL := demo
@@ -27,7 +29,7 @@ demo: $(VENV)/.run ## an emulated detector, a folder that fills, and the real da
 	$(BIN)/beamsieve demo $(DEMO_ARGS)
 
 test: $(VENV)/.dev ## the test suite
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal $(TEST_ARGS)
 
 check: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
