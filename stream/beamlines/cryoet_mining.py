@@ -224,7 +224,7 @@ class Mining:
         metrics.mined = facts
         sink = TomogramSink(settings.files, metrics, config=config, base=base)
         bench = attempt(mistakes, where, "model", lambda: _bench(settings, base))
-        if bench is not None and (settings.segment.bundle or settings.segment.start):
+        if bench is not None and (settings.segment.bundle or settings.segment.starts_from):
             path = settings.segment
             a = bench.codec.voxel_a
             found = attempt(mistakes, where, "segment", lambda: configured_segmenter(path, settings.model, a, base))
@@ -238,7 +238,7 @@ class Mining:
         labels = _labels(settings.files, sink) if settings.files.labels else None
         work = MineWork(settings.model, settings.clusters, benches, marks, metrics, labels)
         segment = settings.segment
-        if segment.start:
+        if segment.starts_from:
             segment = segment.model_copy(update={"start": str(bundle_at(segment.start, base))})
         networks = Networks(store, settings.model, settings.clusters, segment, facts)
         records = Records(sink.places, settings.files)

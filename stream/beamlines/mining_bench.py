@@ -98,6 +98,6 @@ def configured_segmenter(settings: SegmentSettings, model: MinerSettings, voxel_
 
     One that a training begins with is looked at, too: it shall not fail in the middle of the night.
     """
-    if settings.on and settings.start:
-        load_segmenter(model, settings.start, voxel_a, base)
+    if settings.on and settings.starts_from:
+        load_segmenter(model, settings.starts_from, voxel_a, base)
     return load_segmenter(model, settings.bundle, voxel_a, base) if settings.on and settings.bundle else None

@@ -152,7 +152,7 @@ class Networks:
         s, m = self._segment, self._model
         line = [*self._command, "segments", str(self._store.directory.absolute()), "--most", str(s.train_most)]
         line += ["--epochs", str(s.epochs), "--minutes", str(s.minutes)]
-        line += ["--from", s.start] if s.start else []
+        line += ["--from", s.start]
         line += ["--threads", str(s.threads), "--device", m.device, "--resume"]
         classes = list(session.marks.groups.classes)
         self._segments.start(line, {"marks": key, "classes": classes}, self._where())

@@ -56,9 +56,16 @@ class SegmentSettings(Settings):
     on: bool = Field(True, description="train a segmentation network on marked clusters, and segment what comes then")
     bundle: str = Field("", description="a segmentation network that is there already, instead of training one")
     start: str = Field(
-        "", description="a segmentation network that its training begins with; none: random weights, as published"
+        "auto",
+        description="a segmentation network whose hidden layers its training begins with; auto: the one that ships, "
+        "where voxels are of its size; none: random weights, as published",
     )
     train_most: int = Field(1000, ge=10, description="windows of tomograms that it is trained on, at most")
     epochs: int = Field(60, ge=1, le=1000, description="epochs of its training, at most: it stops early")
     threads: int = Field(1, ge=1, le=64, description="CPU threads of its training, which gives way to the mining")
     minutes: float = Field(15.0, ge=0, description="after which its training ends with the best so far; 0: no limit")
+
+    @property
+    def starts_from(self) -> str:
+        """The bundle that ``start`` names, empty where it names none."""
+        return "" if self.start in {"auto", "none"} else self.start
