@@ -141,6 +141,19 @@ def test_a_posed_volume_is_turned_back_to_how_it_lies_in_the_tomogram() -> None:
     assert 2 * (wrong & truth & inside).sum() / ((wrong & inside).sum() + (truth & inside).sum()) < overlap - 0.2
 
 
+def test_surfaces_that_lie_flat_are_outlined_closer() -> None:
+    z, y, x = np.indices((EDGE,) * 3) - EDGE // 2
+    codec = Shapes(np.exp(-((x**2 + y**2 + z**2) / 18)).astype(np.float32))
+    at, middle = np.array([[24, 24, 24]], np.float32), np.array([[24, 24, 24]])
+    flat = Poses(np.eye(3, dtype=np.float32)[None], np.zeros((1, 3), np.float32))
+
+    def size(value: int, poses: Poses | None) -> int:
+        painter = Painter(at, np.array([value], np.uint8), codec, SHARP, codes(0), codes(0), poses, surfaces=(2,))
+        return int((painter.labels(middle, EDGE) == value).sum())
+
+    assert size(1, flat) == size(1, None) == size(2, None) > 1.2 * size(2, flat) > 0
+
+
 def scene(places: list[tuple[int, int, int]], seed: int = 0) -> ArrayVolume:
     """Balls of radius 3 at (x, y, z) in noise."""
     data = 0.1 * np.random.default_rng(seed).standard_normal((40, 48, 56)).astype(np.float32)

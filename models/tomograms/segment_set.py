@@ -28,8 +28,9 @@ class Marked:
 
     ``xyz`` float32 (n, 3), x, y, z in working voxels; ``codes`` float32 (n, 32); ``centres`` float32 (n, 32): code of
     each one's cluster; ``values`` uint8 (n,): label value of its group, 0 for none; ``poses``: where sub-volumes are
-    pose-normalised. ``working``: the tomogram's working volume, where it can still be read; else ``rows`` (m,) say
-    which sub-volumes ``boxes`` (m, e, e, e) are, as they were encoded.
+    pose-normalised; ``surfaces``: label values of groups of the kind surface. ``working``: the tomogram's working
+    volume, where it can still be read; else ``rows`` (m,) say which sub-volumes ``boxes`` (m, e, e, e) are, as they
+    were encoded.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Marked:
     working: Volume | None = None
     rows: Ints | None = None
     boxes: npt.NDArray[np.floating] | None = None
+    surfaces: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +119,7 @@ def _joined(found: list[tuple[Floats, Labels]], options: SetOptions) -> Examples
 def _windows(
     one: Marked, most: int, codec: Decoder, options: SetOptions, rng: np.random.Generator
 ) -> tuple[Floats, Labels]:
-    painter = Painter(one.xyz, one.values, codec, options.labels, one.codes, one.centres, one.poses)
+    painter = Painter(one.xyz, one.values, codec, options.labels, one.codes, one.centres, one.poses, one.surfaces)
     if one.working is not None:
         rows = chosen(one.values, np.arange(len(one.values)), most, options, rng)
         middle = _whole(one.xyz[rows]) + rng.integers(-options.jitter, options.jitter + 1, (len(rows), 3))

@@ -14,7 +14,7 @@ from .mine import Mined
 from .pose import Poses
 from .segment_set import Examples, Marked, SetOptions, chosen
 from .simulator import Simulated
-from .truth import GROUPS, groups_at, on_ribosomes, truth_of
+from .truth import GROUPS, SURFACES, groups_at, on_ribosomes, truth_of
 from .volume import ArrayVolume, Floats
 
 Labels = npt.NDArray[np.uint8]
@@ -84,7 +84,7 @@ def marked_of(seen: Seen, marks: Marks, number: int) -> Marked:
     poses = Poses(mined.rotation, mined.shift) if mined.posed else None
     places: Floats = mined.working.to_work(mined.xyz)
     centres = marks.centres.codes[rows]
-    return Marked(str(number), places, mined.codes, centres, marks.of(mined), poses, mined.working)
+    return Marked(str(number), places, mined.codes, centres, marks.of(mined), poses, mined.working, surfaces=SURFACES)
 
 
 def true_examples(marking: Sequence[Seen], options: SetOptions) -> Examples:

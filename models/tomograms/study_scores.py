@@ -139,7 +139,7 @@ def labels_score(marking: Sequence[tuple[Simulated, Marked]], codec: Decoder, op
     """
     total = np.zeros((len(GROUPS), 3), np.int64)
     for made, one in marking:
-        painter = Painter(one.xyz, one.values, codec, options, one.codes, one.centres, one.poses)
+        painter = Painter(one.xyz, one.values, codec, options, one.codes, one.centres, one.poses, one.surfaces)
         total += overlap(_painted(painter, made.data.shape), truth_of(made), ~made.hidden)
     return dices(total)
 

@@ -29,6 +29,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 KINDS: Mapping[str, str] = MappingProxyType(
     {"membrane": "surface", "carbon": "surface", "globule": "globule", "gold": "other"}
 )
+SURFACES = tuple(value for value, name in enumerate(GROUPS, 1) if KINDS[name] == "surface")
+"""Label values of the groups that are surfaces."""
 NEAR = 4
 """Voxels around a position in which its class is looked for."""
 LEAST = 0.1

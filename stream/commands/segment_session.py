@@ -168,6 +168,7 @@ def _marked(session: MarkedSession, one: MinedTomogram, volume: VolumeFile | Non
         working=working,
         rows=kept,
         boxes=None if one.kept is None else one.kept.boxes,
+        surfaces=tuple(value for value, g in enumerate(session.groups.groups, 1) if g.kind == "surface"),
     )
 
 
