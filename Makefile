@@ -93,7 +93,7 @@ train-tomograms: $(VENV)/.run ## train the shipped autoencoders of tomograms aga
 	  --out train-tomograms/posed --resume $(TRAIN_ARGS)
 
 evaluate-tomograms: $(VENV)/.run ## mine, mark and segment simulated tomograms that no training saw, and print the tables
-	$(BIN)/beamsieve evaluate tomograms --rows all --out evaluate-tomograms $(EVALUATE_ARGS)
+	$(BIN)/beamsieve evaluate tomograms --start tomograms-segments --minutes 3 --threads 2 --out evaluate-tomograms $(EVALUATE_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
