@@ -93,6 +93,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
     },
     "reason": {
         "axes": "an array of a train does not have the axes that `source.axes` names",
+        "bad_name": "a file whose name is not text in the system's encoding; rename it",
         "cbor": "a message is not the CBOR of a DECTRIS stream 2",
         "changed": "a micrograph changed while it was read; it is read again when it has settled",
         "channel": "no image of the channel `source.channel`",
